@@ -1,0 +1,1 @@
+"""Simulators as TF-Agents PyEnvironments with stacked uint8 pixels."""
