@@ -1,0 +1,1 @@
+"""Off-policy agents whose losses are written once, over latents."""

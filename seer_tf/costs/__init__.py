@@ -1,0 +1,1 @@
+"""FLOPs by a stated model, and replay memory as measured."""

@@ -1,0 +1,102 @@
+"""What learning costs, counted: multiply-accumulates (MAC) of convolutions and dense layers.
+
+The model (ours): a convolution takes H_out W_out C_out C_in k^2 MAC per image, a dense layer
+in x out; one MAC is 2 FLOPs; a backward pass costs one forward for the gradient of the weights and
+one for the gradient of the input, where either is needed. Activations, norms and optimisers are
+left out. Acting, encoding for replay, the conversion and updates are counted; evaluation is not.
+"""
+
+from typing import NamedTuple, Sequence, Tuple
+
+import tensorflow as tf
+
+FLOPS_PER_MAC = 2
+
+
+class Costs(NamedTuple):
+  """FLOPs of each thing that a run does."""
+
+  act: int  # one action: encode the centre crop, run the actor's head
+  store: int  # encode one observation's crops for the table of latents
+  update_from_pixels: int  # mean over a period of the update's cadence
+  update_from_latents: int  # the same
+
+
+def convolution_macs(
+  layers: Sequence[tf.keras.layers.Layer], image_shape: Tuple[int, int, int]
+) -> Tuple[int, ...]:
+  """MAC per image of each of a chain of convolutions.
+
+  Args:
+    layers: built `Conv2D` layers, in the order in which they run.
+    image_shape: [H, W, C] that the first of them sees.
+  """
+  macs, shape = [], (1, *image_shape)
+  for layer in layers:
+    shape = layer.compute_output_shape(shape)
+    macs.append(int(shape[1] * shape[2] * tf.size(layer.kernel)))
+  return tuple(macs)
+
+
+def dense_macs(network: tf.Module) -> Tuple[int, ...]:
+  """MAC per example of each dense layer in a built network, in the order of its variables."""
+  return tuple(
+    variable.shape.num_elements()
+    for variable in network.trainable_variables
+    if variable.shape.rank == 2
+  )
+
+
+def training_macs(layers: Sequence[int], input_gradient: bool) -> int:
+  """MAC of a chain's forward and backward pass, from the MAC of each layer.
+
+  Args:
+    layers: forward MAC of each layer, first to last.
+    input_gradient: whether the first layer's input needs a gradient too.
+  """
+  return 3 * sum(layers) - (0 if input_gradient else layers[0])
+
+
+def sac(
+  convolutions: Sequence[int],
+  projection: int,
+  actor: Sequence[int],
+  critic: Sequence[int],
+  batch_size: int,
+  stored_crops: int,
+  actor_update_period: int,
+) -> Costs:
+  """FLOPs of SAC on a shared encoder with a projection each for critic and actor.
+
+  An update runs, per transition: the online convolutions over o_t and o_{t+n} and the target ones
+  over o_{t+n}, one backward pass through the first; the projections that are needed; two Q heads
+  forward and backward, two target Q heads and the actor forward. When the actor is due: the actor
+  forward and backward, once more forward for the temperature, and two Q heads forward and
+  backward to their input.
+
+  Args:
+    convolutions: forward MAC of each convolution per image.
+    projection: forward MAC of one projection.
+    actor: forward MAC of each dense layer of the actor's head.
+    critic: the same of one Q head.
+    batch_size: transitions per update.
+    stored_crops: crops that replay stores of each observation.
+    actor_update_period: updates per update of the actor.
+  """
+  encode = sum(convolutions) + 2 * projection
+
+  def heads(latents_learn):
+    critics = 2 * training_macs(critic, latents_learn) + 2 * sum(critic) + sum(actor)
+    actors = training_macs(actor, latents_learn) + sum(actor) + 2 * 2 * sum(critic)
+    return critics + actors / actor_update_period
+
+  below = encode + 2 * (sum(convolutions) + projection)
+  below += training_macs(convolutions, False) - sum(convolutions) + 2 * projection
+  below += projection / actor_update_period
+  flops = lambda macs: int(FLOPS_PER_MAC * macs)
+  return Costs(
+    act=flops(encode + sum(actor)),
+    store=flops(stored_crops * encode),
+    update_from_pixels=flops(batch_size * (below + heads(True))),
+    update_from_latents=flops(batch_size * heads(False)),
+  )

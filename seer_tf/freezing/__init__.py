@@ -1,0 +1,1 @@
+"""When the lower encoder freezes, and the switch itself."""

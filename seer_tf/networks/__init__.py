@@ -1,0 +1,1 @@
+"""Lower encoders (pixels to latents) and heads (latents to values and actions)."""
