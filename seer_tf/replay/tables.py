@@ -1,0 +1,279 @@
+"""Replay's tables and the shape of what they hold, as one function of a configuration.
+
+Rows. A writer feeds replay one stream of rows that never ends; episodes follow each other in it.
+Row t says what happened from agent step t to t + 1, as a TF-Agents `Trajectory` does.
+
+Items. An item (what a table holds, evicts and samples) is a window over consecutive rows:
+
+    [ history rows | own rows | lookahead rows ]
+
+Each row is an *own* row of exactly one item; as history and lookahead it is shared with its
+neighbours, chunk by chunk, so that it is stored once. A pixel item owns one row: the history
+rebuilds its frame stack and the lookahead its n-step return. A latent item owns a block of rows,
+because an item costs the server about 2 KB whatever it holds, which is more than a latent.
+"""
+
+import dataclasses
+import math
+from typing import Any, List, Mapping, NamedTuple, Tuple
+
+import gin
+import numpy as np
+import reverb
+import tensorflow as tf
+import tree
+
+# Step type of rows that only fill a window at the two ends of a stream. FIRST, MID and LAST are
+# 0, 1 and 2, as in TF-Agents.
+PADDING = 3
+
+
+class Row(NamedTuple):
+  """One row of a stream; in a table's signature, a window of them (shapes led by `window`).
+
+  Attributes:
+    observation: at t. Pixels: the newest frame only, uint8 [H, W, C]. Latents: float32 [K, D], of
+      K crops.
+    action: taken at t.
+    reward: float32, r_{t+1}.
+    discount: float32, the environment's discount d_{t+1}: 0 where the episode truly ends, else 1.
+    step_type: int32, of t: FIRST, MID, LAST or PADDING. A LAST row carries the observation that
+      ended the episode; its action, reward and discount mean nothing.
+  """
+
+  observation: Any
+  action: Any
+  reward: Any
+  discount: Any
+  step_type: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How one item divides its window, in rows, and how many rows a writer compresses together."""
+
+  history: int
+  block_length: int
+  lookahead: int
+  chunk_length: int
+
+  @property
+  def window(self) -> int:
+    """Rows in one item."""
+    return self.history + self.block_length + self.lookahead
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+  """What replay holds. Server, writers and datasets must be given equal ones: see `differences`.
+
+  Attributes:
+    frame_shape: of one uint8 frame, (height, width, channels).
+    frame_stack: frames in one observation of the agent.
+    action_shape: shape of one action.
+    action_dtype: name of its dtype.
+    latent_size: D, numbers in one latent.
+    stored_crops: K, random crops of each observation whose latents are stored.
+    n_step: agent steps in the return of a sampled transition.
+    pixels_capacity: rows the pixel table holds; one row per agent step and one per episode.
+    latents_capacity: rows the latent table holds, rounded up to whole blocks.
+    block_length: own rows of one latent item. Longer blocks save bookkeeping in the server; a
+      sample ships a whole block to use one row of it, so they cost CPU in proportion.
+    pixels_chunk_length: frames compressed together. Longer chunks compress better; a sample ships
+      and unpacks whole chunks.
+    latents_chunk_length: latent rows compressed together; at best a divisor of block_length.
+
+  Raises:
+    ValueError: if a value makes no sense; the message names it.
+  """
+
+  frame_shape: Tuple[int, int, int]
+  frame_stack: int
+  action_shape: Tuple[int, ...]
+  action_dtype: str
+  latent_size: int
+  stored_crops: int
+  n_step: int
+  pixels_capacity: int
+  latents_capacity: int
+  block_length: int = 16
+  pixels_chunk_length: int = 8
+  latents_chunk_length: int = 8
+
+  def __post_init__(self):
+    for name in ('frame_shape', 'action_shape'):  # gin and JSON give lists
+      object.__setattr__(self, name, tuple(int(size) for size in getattr(self, name)))
+    if len(self.frame_shape) != 3 or min(self.frame_shape) < 1:
+      raise ValueError(
+        f'frame_shape is {self.frame_shape}; give (height, width, channels), each at least 1.'
+      )
+    try:
+      np.dtype(self.action_dtype)
+    except TypeError as error:
+      raise ValueError(
+        f'action_dtype is {self.action_dtype!r}; give the name of a NumPy dtype, such as float32.'
+      ) from error
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.type is int and (not isinstance(value, (int, np.integer)) or value < 1):
+        raise ValueError(f'{field.name} is {value!r}; give a whole number of at least 1.')
+
+  @property
+  def pixels_layout(self) -> Layout:
+    """How items of the `pixels` and `drain` tables divide their windows."""
+    return Layout(self.frame_stack - 1, 1, self.n_step, self.pixels_chunk_length)
+
+  @property
+  def latents_layout(self) -> Layout:
+    """How items of the `latents` table divide their windows."""
+    return Layout(0, self.block_length, self.n_step, self.latents_chunk_length)
+
+  @property
+  def pixels_row(self) -> Row:
+    """Specs of one row of the `pixels` and `drain` tables: `tf.TensorSpec`s without a window."""
+    return self._row_spec(self.frame_shape, tf.uint8)
+
+  @property
+  def latents_row(self) -> Row:
+    """Specs of one row of the `latents` table."""
+    return self._row_spec((self.stored_crops, self.latent_size), tf.float32)
+
+  def _row_spec(self, observation_shape, observation_dtype) -> Row:
+    return Row(
+      observation=tf.TensorSpec(observation_shape, observation_dtype, 'observation'),
+      action=tf.TensorSpec(self.action_shape, tf.as_dtype(self.action_dtype), 'action'),
+      reward=tf.TensorSpec((), tf.float32, 'reward'),
+      discount=tf.TensorSpec((), tf.float32, 'discount'),
+      step_type=tf.TensorSpec((), tf.int32, 'step_type'),
+    )
+
+
+# What the learner publishes for collectors and evaluators (besides weights): table `variables`.
+# Dictionaries, because Reverb pairs values by position and dictionaries are flattened by key.
+# Write them with `Client.insert`; a sample then has shape [1] where the signature says ().
+VARIABLES_SIGNATURE = {
+  'phase': tf.TensorSpec((), tf.int32),
+  'fingerprint': tf.TensorSpec((), tf.string),
+  'env_frames': tf.TensorSpec((), tf.int64),
+  'agent_steps': tf.TensorSpec((), tf.int64),
+  'updates': tf.TensorSpec((), tf.int64),
+}
+
+# What a replay server publishes about its own process: table `server`. Resident memory in bytes,
+# now and when it had started with its tables empty.
+SERVER_SIGNATURE = {
+  'resident_bytes': tf.TensorSpec((), tf.int64),
+  'empty_bytes': tf.TensorSpec((), tf.int64),
+}
+
+
+def padding_row(spec: Row) -> Row:
+  """The row of zeros, marked PADDING, with which a writer fills windows at a stream's ends."""
+  zeros = Row(*(np.zeros(leaf.shape, leaf.dtype.as_numpy_dtype) for leaf in spec))
+  return zeros._replace(step_type=np.asarray(PADDING, np.int32))
+
+
+def window_spec(spec: Row, layout: Layout) -> Row:
+  """Specs of one item: those of a row, led by the window.
+
+  The name of each spec carries the layout, so that two configurations whose windows are equally
+  long but divided differently (a longer stack, a shorter return) are told apart.
+  """
+  divided = f'{layout.history}+{layout.block_length}+{layout.lookahead}'
+  return Row(*(tf.TensorSpec([layout.window, *leaf.shape], leaf.dtype, divided) for leaf in spec))
+
+
+def make_tables(config: ReplayConfig) -> List[reverb.Table]:
+  """All tables of a replay server.
+
+  pixels: an item per row with its frame stack and its n-step future, sampled uniformly.
+  drain: twin of `pixels`. A writer puts each item into both, and each hands it out once here, in
+    order: so pixels become latents at the freeze. Frames are shared between the two; both evict
+    the same item, the oldest, at the same time.
+  latents: an item per block of `block_length` rows. Blocks are sampled uniformly and a consumer
+    draws rows uniformly inside, so every stored row is equally likely.
+  variables, server: one item each, the newest; see the two signatures above.
+
+  No table ever blocks a writer: a full one evicts its oldest item. Readers wait for one item.
+  Row order holds within one stream; several writers' items are interleaved.
+  """
+  pixels = window_spec(config.pixels_row, config.pixels_layout)
+  latents = window_spec(config.latents_row, config.latents_layout)
+  blocks = math.ceil(config.latents_capacity / config.block_length)
+  uniform, fifo = reverb.selectors.Uniform, reverb.selectors.Fifo
+  return [
+    _table('pixels', uniform(), config.pixels_capacity, pixels),
+    _table('drain', fifo(), config.pixels_capacity, pixels, max_times_sampled=1),
+    _table('latents', uniform(), blocks, latents),
+    _table('variables', fifo(), 1, VARIABLES_SIGNATURE),
+    _table('server', fifo(), 1, SERVER_SIGNATURE),
+  ]
+
+
+def _table(name, sampler, max_size, signature, max_times_sampled=0) -> reverb.Table:
+  return reverb.Table(
+    name=name,
+    sampler=sampler,
+    remover=reverb.selectors.Fifo(),
+    max_size=max_size,
+    max_times_sampled=max_times_sampled,
+    rate_limiter=reverb.rate_limiters.MinSize(1),
+    signature=signature,
+  )
+
+
+def differences(config: ReplayConfig, server_info: Mapping[str, Any]) -> List[str]:
+  """Says in words where a running server's tables are not those of `config`.
+
+  Args:
+    config: the configuration expected.
+    server_info: what `reverb.Client.server_info` returned.
+
+  Returns:
+    One line per entry that differs, such as 'table pixels: max_size is 5000 on the server, 8000
+    in the configuration'; empty if the server suits. Chunk lengths are the writer's choice and
+    are not compared; tables that the configuration does not know are ignored.
+  """
+  lines = []
+  for table in make_tables(config):
+    if table.name not in server_info:
+      lines.append(f'table {table.name}: missing on the server')
+      continue
+    ours, theirs = _entries(table.info), _entries(server_info[table.name])
+    for entry in sorted(ours.keys() | theirs.keys()):
+      if ours.get(entry) != theirs.get(entry):
+        lines.append(
+          f'table {table.name}: {entry} is {theirs.get(entry, "absent")} on the server, '
+          f'{ours.get(entry, "absent")} in the configuration'
+        )
+  return lines
+
+
+def _entries(info) -> Mapping[str, Any]:
+  """What defines a table, by name, in a form that can be compared and read."""
+  limiter = info.rate_limiter_info
+  entries = {
+    'sampler': _in_words(info.sampler_options),
+    'remover': _in_words(info.remover_options),
+    'max_size': info.max_size,
+    'max_times_sampled': info.max_times_sampled,
+    'rate limiter': (
+      f'min_size_to_sample {limiter.min_size_to_sample}, '
+      f'samples_per_insert {limiter.samples_per_insert:g}, '
+      f'min_diff {limiter.min_diff:g}, max_diff {limiter.max_diff:g}'
+    ),
+  }
+  for path, spec in tree.flatten_with_path(info.signature or {}):
+    name = '.'.join(str(key) for key in path)
+    entries[name] = f'{spec.dtype.name} {spec.shape.as_list()}'
+    if spec.name:
+      entries['rows of an item (history+own+lookahead)'] = spec.name
+  return entries
+
+
+def _in_words(options) -> str:
+  """`uniform`, `fifo`, ... with its parameters, from a Reverb KeyDistributionOptions message."""
+  selector = options.WhichOneof('distribution')
+  parameters = getattr(options, selector) if selector else ''
+  return str(selector) if parameters is True else f'{selector} {parameters}'.strip()

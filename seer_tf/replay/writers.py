@@ -1,0 +1,234 @@
+"""Writing one stream of rows into replay: every row lies in exactly one item as its own row.
+
+An observer of a TF-Agents driver is then no more than
+
+    writer = RowWriter(client, ['pixels', 'drain'], config.pixels_layout,
+                       tables.padding_row(config.pixels_row))
+    observer = lambda trajectory: writer.append(pixels_row(trajectory, frame_channels=3))
+"""
+
+from typing import Sequence
+
+import numpy as np
+import reverb
+from tf_agents.trajectories import trajectory as trajectory_lib
+
+from seer_tf.replay import tables
+
+# Rows that all columns but the observation compress together. A chunk of a column costs the server
+# about 1 KB whatever it holds, which for a number per row is nearly all of it.
+_NARROW_CHUNK_LENGTH = 64
+
+
+class RowWriter:
+  """Feeds one endless stream of rows into one or more tables of equal layout.
+
+  The stream begins with `history` rows of padding. As soon as the lookahead of a block of own rows
+  has been appended, an item of the whole window is created in every table; the tables share its
+  chunks. `close` fills the last block and its lookahead with padding. So whatever the number of
+  rows, each lies in exactly one item as an own row, in order, and no item is padding only.
+
+  Not guaranteed: that a row can be sampled before `flush` or `close` returned. Reverb sends in the
+  background an item whose chunks are full (64 rows in all columns but the observation), and rows of
+  an unfinished block belong to no item yet. Rows that a full table has evicted since were
+  acknowledged all the same. Not thread-safe.
+
+  Example, with history 2, blocks of one and a lookahead of 1 (P is padding):
+
+      rows appended   a b c, then close()
+      stream          P P a b c P
+      items           [P P a b]  [P a b c]  [a b c P]     own rows a, b and c
+  """
+
+  def __init__(
+    self,
+    client: reverb.Client,
+    table_names: Sequence[str],
+    layout: tables.Layout,
+    padding_row: tables.Row,
+    flush_every_rows: int = 64,
+    timeout_seconds: int = 60,
+  ):
+    """Opens the stream; sends nothing.
+
+    Args:
+      client: of the replay server.
+      table_names: tables that get every item, with signatures of this layout.
+      layout: how an item divides its window.
+      padding_row: `tables.padding_row` of the tables' row spec; rows must have its shapes, dtypes.
+      flush_every_rows: after this many rows `append` waits until the server confirmed all but the
+        items that still wait for their chunk to fill. It bounds the client's memory.
+      timeout_seconds: limit of each single wait for the server.
+
+    Raises:
+      TimeoutError: if the server does not answer.
+      ValueError: if the server has no table of that name.
+    """
+    self._client = client
+    self._table_names = tuple(table_names)
+    self._layout = layout
+    self._padding_row = padding_row
+    self._flush_every_rows = flush_every_rows
+    self._timeout_seconds = timeout_seconds
+    self._rows = 0
+    self._acknowledged = 0
+    self._position = 0  # rows in the stream, padding included
+    self._closed = False
+
+    self._check_tables()
+    longest_chunk = max(layout.chunk_length, _NARROW_CHUNK_LENGTH)
+    keep = max(layout.window, longest_chunk)
+    self._writer = client.trajectory_writer(num_keep_alive_refs=keep)
+    for name in tables.Row._fields:
+      self._writer.configure(
+        (name,),
+        num_keep_alive_refs=keep,
+        max_chunk_length=layout.chunk_length if name == 'observation' else longest_chunk,
+      )
+    # At most that many items wait for open chunks to fill; waiting for them would cut these short.
+    self._pending_items = len(self._table_names) * -(-longest_chunk // layout.block_length)
+
+  @property
+  def rows(self) -> int:
+    """Rows appended, padding not counted."""
+    return self._rows
+
+  @property
+  def acknowledged(self) -> int:
+    """Rows in items that the server had confirmed when `flush` or `close` last returned."""
+    return self._acknowledged
+
+  def append(self, row: tables.Row):
+    """Appends one row; creates an item if the row is the last of a window.
+
+    Args:
+      row: arrays of the padding row's shapes and dtypes; they are copied.
+
+    Raises:
+      TimeoutError: if the server fails to confirm earlier rows in time.
+      ValueError: if a field's shape or dtype is wrong, or the writer is closed.
+    """
+    if self._closed:
+      raise ValueError('The writer is closed; open another one for a new stream.')
+    row = tables.Row(*(np.asarray(value) for value in row))
+    for name, value, pattern in zip(row._fields, row, self._padding_row):
+      if value.shape != pattern.shape or value.dtype != pattern.dtype:
+        raise ValueError(
+          f'A row for {self._names} has {name} {value.dtype} {list(value.shape)}; '
+          f'expected {pattern.dtype} {list(pattern.shape)}.'
+        )
+    if not self._position:
+      for _ in range(self._layout.history):
+        self._append(self._padding_row)
+    self._append(row)
+    self._rows += 1
+    if self._rows % self._flush_every_rows == 0:
+      self._wait(self._pending_items)
+
+  def flush(self):
+    """Returns once the server has confirmed every item created so far.
+
+    It closes the open chunk, so that calling it after every row costs memory and time.
+
+    Raises:
+      TimeoutError: if that takes longer than `timeout_seconds`.
+    """
+    self._wait(0)
+    self._acknowledged = min(self._rows, self._items * self._layout.block_length)
+
+  def close(self):
+    """Pads the stream so that every row lies in an item, and flushes. May be called twice.
+
+    Raises:
+      TimeoutError: if the server does not confirm within `timeout_seconds`.
+    """
+    if not self._closed:
+      self._closed = True
+      blocks = -(-self._rows // self._layout.block_length)
+      while self._items < blocks:
+        self._append(self._padding_row)
+    self.flush()
+
+  @property
+  def _items(self) -> int:
+    """Items created in each table."""
+    return max(0, self._position + self._layout.block_length - self._layout.window) // (
+      self._layout.block_length
+    )
+
+  @property
+  def _names(self) -> str:
+    return f'table{"s"[: len(self._table_names) > 1]} {", ".join(self._table_names)}'
+
+  def _append(self, row: tables.Row):
+    items = self._items
+    self._writer.append(row)
+    self._position += 1
+    if self._items > items:
+      window = tables.Row(*(column[-self._layout.window :] for column in self._writer.history))
+      for name in self._table_names:
+        self._writer.create_item(name, priority=1.0, trajectory=window)
+
+  def _wait(self, pending_items: int):
+    try:
+      self._writer.flush(pending_items, timeout_ms=int(1000 * self._timeout_seconds))
+    except reverb.errors.DeadlineExceededError as error:
+      raise TimeoutError(
+        f'Replay server {self._client.server_address} did not confirm items for {self._names} '
+        f'within {self._timeout_seconds} s: {self._rows} rows written, {self._items} items created '
+        f'per table, {self._acknowledged} rows acknowledged. Is the server running?'
+      ) from error
+
+  def _check_tables(self):
+    """Also keeps the native writer from waiting for ever for a server that is not there."""
+    address = self._client.server_address
+    try:
+      known = self._client.server_info(timeout=max(1, int(self._timeout_seconds)))
+    except reverb.errors.DeadlineExceededError as error:
+      raise TimeoutError(
+        f'Replay server {address} did not answer within {self._timeout_seconds} s, so that '
+        f'{self._names} cannot be written. Is the server running?'
+      ) from error
+    missing = sorted(set(self._table_names) - known.keys())
+    if missing:
+      raise ValueError(
+        f'Replay server {address} has no table {", ".join(missing)}; '
+        f'it has {", ".join(sorted(known))}.'
+      )
+
+
+def pixels_row(trajectory: trajectory_lib.Trajectory, frame_channels: int) -> tables.Row:
+  """The row of pixels that a driver's trajectory describes.
+
+  Args:
+    trajectory: of one agent step, without batch dimensions; observation uint8 [H, W, stacked].
+    frame_channels: channels of one frame. Only the newest frame, the last ones, is kept; the
+      transition builder stacks again.
+
+  Returns:
+    a row with observation uint8 [H, W, frame_channels].
+  """
+  return _row(trajectory, np.asarray(trajectory.observation)[..., -frame_channels:])
+
+
+def latents_row(trajectory: trajectory_lib.Trajectory) -> tables.Row:
+  """The row of latents that a driver's trajectory describes.
+
+  Args:
+    trajectory: of one agent step, without batch dimensions, from a policy that gives the latents
+      of the observation's K crops as its info, float32 [K, D].
+
+  Returns:
+    a row with observation float32 [K, D].
+  """
+  return _row(trajectory, np.asarray(trajectory.policy_info))
+
+
+def _row(trajectory, observation) -> tables.Row:
+  return tables.Row(
+    observation=observation,
+    action=np.asarray(trajectory.action),
+    reward=np.asarray(trajectory.reward, np.float32),
+    discount=np.asarray(trajectory.discount, np.float32),
+    step_type=np.asarray(trajectory.step_type, np.int32),
+  )

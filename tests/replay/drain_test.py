@@ -1,0 +1,310 @@
+"""The conversion, on real servers in other processes: in order, exactly once, without a seam."""
+
+import collections
+import dataclasses
+import os
+import signal
+import threading
+
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+
+from seer_tf.replay import drain as drain_lib
+from seer_tf.replay import server, tables, writers
+
+FIRST, MID, LAST = 0, 1, 2
+SIDE = 4
+CROPS = 2
+
+
+def make_config(frame_stack=3, n_step=2, block_length=4, capacity=40, **kwargs):
+  return tables.ReplayConfig(
+    frame_shape=(SIDE, SIDE, 3),
+    frame_stack=frame_stack,
+    action_shape=(2,),
+    action_dtype='float32',
+    latent_size=frame_stack,
+    stored_crops=CROPS,
+    n_step=n_step,
+    pixels_capacity=capacity,
+    latents_capacity=4000,
+    block_length=block_length,
+    **kwargs,
+  )
+
+
+def play(config, lengths, seed=0):
+  """Rows of whole episodes, with the observation [h, w, C * stack] a live environment shows.
+
+  Frames are filled with their number in the stream, from 1, in base 256. An episode ends by a
+  terminal or by a time limit, in turn.
+  """
+  rng = np.random.default_rng(seed)
+  stream = []
+  for episode, length in enumerate(lengths):
+    stack = collections.deque(maxlen=config.frame_stack)
+    for t in range(length + 1):
+      number = len(stream) + 1
+      frame = np.full((SIDE, SIDE, 3), (number // 256, number % 256, 7), np.uint8)
+      stack.extend([frame] * (config.frame_stack if t == 0 else 1))
+      ended = t == length - 1
+      row = tables.Row(
+        observation=frame,
+        action=rng.normal(size=2).astype(np.float32),
+        reward=np.float32(rng.normal()),
+        discount=np.float32(episode % 2 if ended else 1),
+        step_type=np.int32(LAST if t == length else MID if t else FIRST),
+      )
+      stream.append((row, np.concatenate(stack, axis=-1)))
+  return stream
+
+
+def encode(observations):
+  """The numbers of the stacked frames, oldest first, and once more with a half for crop 1."""
+  assert observations.dtype == tf.uint8
+  pixel = tf.cast(observations[:, 1, 2], tf.float32)
+  numbers = 256 * pixel[:, 0::3] + pixel[:, 1::3]
+  return tf.stack([numbers + 0.5 * crop for crop in range(CROPS)], axis=1)
+
+
+def latents_of(step):
+  row, observation = step
+  return row._replace(observation=encode(tf.constant(observation[None]))[0].numpy())
+
+
+def write_pixels(client, config, stream):
+  writer = writers.RowWriter(
+    client, ['pixels', 'drain'], config.pixels_layout, tables.padding_row(config.pixels_row)
+  )
+  for row, _ in stream:
+    writer.append(row)
+  writer.close()
+  assert writer.acknowledged == len(stream)
+
+
+def latents_writer(client, config):
+  return writers.RowWriter(
+    client, ['latents'], config.latents_layout, tables.padding_row(config.latents_row)
+  )
+
+
+def stored_blocks(client):
+  """Every item of table `latents`, in the order of its rows."""
+  items, size = {}, client.server_info(10)['latents'].current_size
+  while len(items) < size:
+    for sample in client.sample(
+      'latents', 4 * size, emit_timesteps=False, unpack_as_table_signature=True
+    ):
+      items[sample.info.key] = sample.data
+  return sorted(items.values(), key=lambda rows: rows.observation[0, 0, -1])
+
+
+def check_blocks(client, config, expected):
+  """The table holds the `expected` rows, all of them, once, and each window goes on correctly."""
+  layout = config.latents_layout
+  blocks = stored_blocks(client)
+  assert len(blocks) == -(-len(expected) // layout.block_length)
+  padding = tables.padding_row(config.latents_row)
+  padded = expected + [padding] * layout.window
+  for number, block in enumerate(blocks):
+    window = padded[number * layout.block_length :][: layout.window]
+    for name in tables.Row._fields:
+      np.testing.assert_array_equal(
+        getattr(block, name), np.stack([getattr(row, name) for row in window]), err_msg=name
+      )
+
+
+@hypothesis.example(lengths=[50] * 20, cut=30, config=make_config(capacity=700), batch_size=32)
+@hypothesis.settings(
+  max_examples=15,
+  deadline=None,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+  lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+  cut=st.integers(1, 10),
+  config=st.builds(
+    make_config,
+    frame_stack=st.integers(1, 4),
+    n_step=st.integers(1, 4),
+    block_length=st.integers(1, 8),
+    capacity=st.integers(1, 60),
+    pixels_chunk_length=st.integers(1, 5),
+    latents_chunk_length=st.integers(1, 5),
+  ),
+  batch_size=st.integers(1, 16),
+)
+def test_rows_come_out_in_order_exactly_once(replay_servers, lengths, cut, config, batch_size):
+  """Drained rows are the acknowledged ones less the evicted oldest; later ones join on."""
+  stream = play(config, lengths)
+  before, after = stream[:-cut], stream[-cut:]  # the freeze falls anywhere, also before row 1
+  address = replay_servers.start(config)
+  client = server.connect(address, config)
+  write_pixels(client, config, before)
+  writer = latents_writer(client, config)
+  seen = []
+  converted = drain_lib.drain(
+    client, config, encode, writer, batch_size, lambda *counts: seen.append(counts), 20
+  )
+  kept = before[-config.pixels_capacity :]
+  assert converted == len(kept) == writer.rows
+  done = [*range(0, len(kept), batch_size), len(kept)]
+  assert seen == [(count, len(kept)) for count in (done if kept else [0])]
+  assert client.server_info(10)['drain'].current_size == 0
+  assert client.server_info(10)['pixels'].current_size == 0
+  for step in after:
+    writer.append(latents_of(step))
+  writer.close()
+  check_blocks(client, config, [latents_of(step) for step in kept + after])
+  replay_servers.stop(address)
+
+
+def test_stacks_survive_the_eviction_of_their_older_frames(replay_servers):
+  """The oldest row left keeps the frames before it, though their own rows are gone."""
+  config = make_config(frame_stack=3, capacity=5)
+  stream = play(config, [20])
+  client = server.connect(replay_servers.start(config), config)
+  write_pixels(client, config, stream)
+  writer = latents_writer(client, config)
+  drain_lib.drain(client, config, encode, writer)
+  writer.close()
+  first = stored_blocks(client)[0].observation[0, 0]
+  np.testing.assert_array_equal(first, [15, 16, 17])  # rows 17 to 21 were kept
+
+
+def test_nothing_to_convert(replay_servers):
+  config = make_config()
+  client = server.connect(replay_servers.start(config), config)
+  seen = []
+  writer = latents_writer(client, config)
+  progress = lambda *counts: seen.append(counts)
+  assert drain_lib.drain(client, config, encode, writer, progress=progress) == 0
+  assert seen == [(0, 0)]
+
+
+def test_encoder_of_another_width_is_refused(replay_servers):
+  config = make_config()
+  client = server.connect(replay_servers.start(config), config)
+  write_pixels(client, config, play(config, [5]))
+  writer = latents_writer(client, config)
+  with pytest.raises(ValueError, match=r'shape \(6, 2, 2\); expected \(6, 2, 3\)'):
+    drain_lib.drain(client, config, lambda images: encode(images)[..., 1:], writer)
+
+
+def test_rows_taken_by_someone_else_are_noticed(replay_servers):
+  config = make_config()
+  client = server.connect(replay_servers.start(config), config)
+  write_pixels(client, config, play(config, [9]))
+
+  def progress(done, total):
+    if not done:
+      assert len(list(client.sample('drain', 4))) == 4
+
+  with pytest.raises(TimeoutError) as error:
+    drain_lib.drain(
+      client, config, encode, latents_writer(client, config), 3, progress, timeout_seconds=1
+    )
+  text = str(error.value)
+  assert client.server_address in text and 'table drain, 6 of 10 rows converted' in text
+  assert 'something else' in text and '\n' not in text
+
+
+EMBEDDED = dataclasses.replace(
+  make_config(capacity=5000), frame_shape=(64, 64, 3), latent_size=100, action_shape=(1,)
+)
+BINDINGS = (
+  'Experiment.total_agent_steps = 100',
+  'Experiment.environment_fn = @dm_control.load',
+  "dm_control.load.domain = 'cartpole'",
+  "dm_control.load.task = 'swingup'",
+  'dm_control.load.image_size = 64',
+  'RandomCrop.image_size = 40',
+  'ReplayConfig.stored_crops = 2',
+  'ReplayConfig.n_step = 2',
+  'ReplayConfig.block_length = 4',
+  'ReplayConfig.pixels_capacity = 5000',
+  'ReplayConfig.latents_capacity = 4000',
+)
+
+
+def write_noise(client, rows):
+  rng = np.random.default_rng(0)
+  row = tables.padding_row(EMBEDDED.pixels_row)
+  frames = (rng.integers(0, 256, EMBEDDED.frame_shape, np.uint8) for _ in range(rows))
+  write_pixels(
+    client,
+    EMBEDDED,
+    [(row._replace(observation=frame, step_type=np.int32(MID)), None) for frame in frames],
+  )
+
+
+def encode_noise(observations):
+  assert observations.shape[1:] == (64, 64, 9)
+  return tf.zeros([observations.shape[0], CROPS, 100])
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP])
+def test_server_lost_while_draining(number):
+  with server.EmbeddedServer(gin_bindings=BINDINGS, stop_timeout_seconds=1) as embedded:
+    client = server.connect(embedded.address, EMBEDDED)
+    write_noise(client, 2000)
+
+    def progress(done, total):
+      if done == 64:
+        os.kill(embedded.pid, number)
+
+    writer = writers.RowWriter(
+      client,
+      ['latents'],
+      EMBEDDED.latents_layout,
+      tables.padding_row(EMBEDDED.latents_row),
+      timeout_seconds=2,
+    )
+    with pytest.raises(TimeoutError) as error:
+      drain_lib.drain(client, EMBEDDED, encode_noise, writer, 32, progress, timeout_seconds=2)
+  text = str(error.value)
+  assert embedded.address in text and '\n' not in text
+  assert 'of 2000 rows converted' in text or 'table latents' in text
+
+
+def test_server_frees_frames_as_they_leave():
+  """Memory stays below the peak with pixels plus the latents, and falls while draining."""
+  rows, batch_size = 5000, 50
+  frame_bytes = rows * np.prod(EMBEDDED.frame_shape)
+  latent_bytes = rows * CROPS * 100 * 4
+  slack = 10_000_000  # buffers of connections
+  with server.EmbeddedServer(gin_bindings=BINDINGS) as embedded:
+    client = server.connect(embedded.address, EMBEDDED)
+    write_noise(client, rows)
+    empty = server.server_memory(client)[1]
+    process = psutil.Process(embedded.pid)
+    peak = process.memory_info().rss
+    assert peak - empty > frame_bytes
+    highest = []
+
+    def progress(done, total):
+      highest.append(process.memory_info().rss)
+      if done == rows // 2:
+        wait_for_memory(client, peak - 0.3 * frame_bytes)
+        read = total - client.server_info(10)['drain'].current_size
+        assert read - done <= 3 * batch_size + 2  # and this process holds little, however slow
+
+    writer = latents_writer(client, EMBEDDED)
+    drain_lib.drain(client, EMBEDDED, encode_noise, writer, batch_size, progress)
+    assert max(highest) < peak + latent_bytes + slack
+    wait_for_memory(client, empty + 0.3 * frame_bytes + 2 * latent_bytes)
+
+
+def wait_for_memory(client, bound):
+  """Waits until the server publishes less than `bound` resident bytes; it trims every few s."""
+  published = []
+  for _ in range(200):
+    published.append(server.server_memory(client)[0])
+    if published[-1] < bound:
+      return
+    threading.Event().wait(0.1)
+  raise AssertionError(f'resident bytes published: {published[::10]}; expected below {bound}')

@@ -1,0 +1,151 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import reverb
+import tensorflow as tf
+
+from seer_tf.replay import tables
+
+CONFIG = tables.ReplayConfig(
+  frame_shape=(4, 6, 3),
+  frame_stack=3,
+  action_shape=(2,),
+  action_dtype='float32',
+  latent_size=5,
+  stored_crops=4,
+  n_step=2,
+  pixels_capacity=50,
+  latents_capacity=100,
+  block_length=8,
+)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'frame_shape': (84, 84)}, r'frame_shape is \(84, 84\)'),
+    ({'frame_shape': (84, 0, 3)}, r'frame_shape is \(84, 0, 3\)'),
+    ({'action_dtype': 'floating'}, "action_dtype is 'floating'"),
+    ({'n_step': 0}, 'n_step is 0'),
+    ({'latents_capacity': 2.5}, 'latents_capacity is 2.5'),
+    ({'latents_chunk_length': -1}, 'latents_chunk_length is -1'),
+  ],
+)
+def test_senseless_configuration_is_named(change, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(CONFIG, **change)
+
+
+def test_windows_are_those_of_the_layouts():
+  made = {table.name: table.info for table in tables.make_tables(CONFIG)}
+  assert {name: info.max_size for name, info in made.items()} == {
+    'pixels': 50,
+    'drain': 50,
+    'latents': 13,  # 100 rows in blocks of 8, rounded up
+    'variables': 1,
+    'server': 1,
+  }
+  shapes = {
+    name: [tuple(spec.shape) for spec in made[name].signature]
+    for name in ('pixels', 'drain', 'latents')
+  }
+  pixels = [(5, 4, 6, 3), (5, 2), (5,), (5,), (5,)]  # 2 history + 1 + 2 lookahead
+  latents = [(10, 4, 5), (10, 2), (10,), (10,), (10,)]  # 8 + 2 lookahead
+  assert shapes == {'pixels': pixels, 'drain': pixels, 'latents': latents}
+  assert made['latents'].signature.observation.dtype == tf.float32
+  assert made['pixels'].signature.observation.dtype == tf.uint8
+
+
+def test_an_equal_configuration_differs_in_nothing(replay_servers):
+  info = reverb.Client(replay_servers.start(CONFIG)).server_info(timeout=20)
+  assert tables.differences(CONFIG, info) == []
+  chunked = dataclasses.replace(CONFIG, pixels_chunk_length=1)
+  assert tables.differences(chunked, info) == []
+
+
+@pytest.mark.parametrize(
+  ('change', 'expected'),
+  [
+    (
+      {'pixels_capacity': 80},
+      [
+        'table pixels: max_size is 50 on the server, 80 in the configuration',
+        'table drain: max_size is 50 on the server, 80 in the configuration',
+      ],
+    ),
+    (
+      {'latent_size': 6},
+      [
+        'table latents: observation is float32 [10, 4, 5] on the server, '
+        'float32 [10, 4, 6] in the configuration'
+      ],
+    ),
+    (
+      # Equally long windows, divided differently.
+      {'frame_stack': 2, 'n_step': 3, 'block_length': 7, 'latents_capacity': 91},
+      [
+        f'table {table}: rows of an item (history+own+lookahead) is {server} on the server, '
+        f'{ours} in the configuration'
+        for table, server, ours in [
+          ('pixels', '2+1+2', '1+1+3'),
+          ('drain', '2+1+2', '1+1+3'),
+          ('latents', '0+8+2', '0+7+3'),
+        ]
+      ],
+    ),
+  ],
+)
+def test_differences_in_words(replay_servers, change, expected):
+  info = reverb.Client(replay_servers.start(CONFIG)).server_info(timeout=20)
+  assert tables.differences(dataclasses.replace(CONFIG, **change), info) == expected
+
+
+@pytest.mark.parametrize(
+  ('change', 'expected'),
+  [
+    ({'sampler': reverb.selectors.Lifo()}, 'sampler is lifo on the server, uniform'),
+    ({'remover': reverb.selectors.Lifo()}, 'remover is lifo on the server, fifo'),
+    (
+      {'sampler': reverb.selectors.Prioritized(0.5)},
+      'sampler is prioritized priority_exponent: 0.5 on the server, uniform',
+    ),
+    ({'max_times_sampled': 1}, 'max_times_sampled is 1 on the server, 0'),
+    ({'rate_limiter': reverb.rate_limiters.MinSize(7)}, 'rate limiter is min_size_to_sample 7'),
+  ],
+)
+def test_differences_of_selectors_and_limiters(change, expected):
+  made = {table.name: table for table in tables.make_tables(CONFIG)}
+  info = {name: table.info for name, table in made.items()}
+  info['latents'] = made['latents'].replace(**change).info
+  (line,) = tables.differences(CONFIG, info)
+  assert line.startswith(f'table latents: {expected}')
+  assert line.endswith('in the configuration')
+
+
+def test_a_missing_table_is_named():
+  info = {table.name: table.info for table in tables.make_tables(CONFIG)}
+  del info['drain']
+  assert tables.differences(CONFIG, info) == ['table drain: missing on the server']
+
+
+def test_variables_keep_only_the_newest_and_their_names(replay_servers):
+  client = reverb.Client(replay_servers.start(CONFIG))
+  for updates in (3, 4):
+    # Not in the order of the signature: Reverb pairs by position, which sorting by key settles.
+    published = {
+      'updates': np.int64(updates),
+      'phase': np.int32(2),
+      'agent_steps': np.int64(20),
+      'fingerprint': np.array('abc', object),
+      'env_frames': np.int64(160),
+    }
+    client.insert(published, {'variables': 1.0})
+  (sample,) = client.sample('variables', emit_timesteps=False, unpack_as_table_signature=True)
+  assert {name: value[0] for name, value in sample.data.items()} == {
+    'phase': 2,
+    'fingerprint': b'abc',
+    'env_frames': 160,
+    'agent_steps': 20,
+    'updates': 4,
+  }
