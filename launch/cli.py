@@ -1,0 +1,101 @@
+"""What every launch binary does with its command line and with a user's errors."""
+
+import os
+import pathlib
+import re
+import sys
+from typing import Callable, Sequence, Tuple
+import warnings
+
+from absl import app, flags, logging
+import gin
+
+# Where presets are looked for when they are not found from the working directory.
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+_GIN_FILE = flags.DEFINE_multi_string('gin_file', [], 'Gin files, later ones override.')
+_GIN_BINDINGS = flags.DEFINE_multi_string(
+  'gin_bindings', [], "Gin bindings, such as --gin_bindings='Experiment.batch_size = 64'."
+)
+
+
+class UserError(ValueError):
+  """Something that the user can put right; shown as one line."""
+
+
+def parse_gin(files: Sequence[str] = (), bindings: Sequence[str] = ()):
+  """Parses --gin_file and --gin_bindings, after `files` and `bindings` of the binary's own.
+
+  Import what they configure first.
+
+  Raises:
+    UserError: for a missing file, a name that does not exist, or a syntax error.
+  """
+  gin.add_config_file_search_path(str(ROOT))
+  try:
+    gin.parse_config_files_and_bindings(
+      [*files, *_GIN_FILE.value], [*bindings, *_GIN_BINDINGS.value]
+    )
+  except (OSError, ValueError, SyntaxError, TypeError) as error:
+    raise UserError(f'gin configuration: {_one_line(error)}') from error
+
+
+def gin_arguments() -> Tuple[Sequence[str], Sequence[str]]:
+  """Gin files and bindings of this process, for a child process that must be configured alike."""
+  return _GIN_FILE.value, _GIN_BINDINGS.value
+
+
+def gin_differences(before: str, now: str) -> str:
+  """The bindings in which two gin configurations differ, in words; empty if in none."""
+  joined = lambda text: re.sub(r'\\?\n +', ' ', text).splitlines()  # values over several lines
+  bindings = lambda text: dict(line.split(' = ', 1) for line in joined(text) if ' = ' in line)
+  before, now = bindings(before), bindings(now)
+  return '; '.join(
+    f'{name} was {before.get(name, "not bound")}, now {now.get(name, "not bound")}'
+    for name in sorted(before.keys() | now.keys())
+    if before.get(name) != now.get(name)
+  )
+
+
+def _is_for_users(error: Exception) -> bool:
+  """Whether an error tells what a user did or met, rather than a fault of this project."""
+  tensorflow = sys.modules.get('tensorflow')
+  return isinstance(error, (ValueError, OSError)) or (
+    tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+  )
+
+
+def _one_line(error: Exception) -> str:
+  """An error's message without what gin appends to it (which builder called which)."""
+  return ' '.join(str(error).split('In call to configurable')[0].split())
+
+
+def run(main: Callable[..., None], arguments: int = 0):
+  """Runs `main` under absl; a user's error ends it with one line and exit code 2.
+
+  Args:
+    main: called with the words of the command line that are no flags.
+    arguments: how many of them it takes.
+  """
+
+  def guarded(argv):
+    if len(argv) - 1 != arguments:
+      raise app.UsageError(f'expected {arguments} arguments besides flags, got {argv[1:]}')
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.ERROR)  # TensorFlow's warnings are not for this user
+    try:
+      main(*argv[1:])
+    except KeyboardInterrupt:
+      print('interrupted', file=sys.stderr)
+      sys.exit(130)
+    except Exception as error:
+      if logging.level_debug() or not _is_for_users(error):
+        raise
+      print(f'error: {_one_line(error)}', file=sys.stderr)
+      sys.exit(2)
+
+  # Before TensorFlow is imported: on any CPU it greets its user with three errors about CUDA.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  for category in (SyntaxWarning, UserWarning, DeprecationWarning):  # of other people's code
+    warnings.simplefilter('ignore', category)
+  app.run(guarded)

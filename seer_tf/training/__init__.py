@@ -1,0 +1,1 @@
+"""The collector, the learner and the loop that ties them together."""

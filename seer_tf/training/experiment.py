@@ -1,0 +1,108 @@
+"""One experiment, as gin describes it: which environment, agent and schedule, and its numbers.
+
+Every process of a run (learner, replay server, benchmark) builds its part from here, from the same
+gin files and bindings; that is why they fit together.
+"""
+
+import dataclasses
+import functools
+from typing import Callable
+
+import gin
+from tf_agents.environments import py_environment
+from tf_agents.train.utils import spec_utils
+
+from seer_tf.agents import augmentation, sac
+from seer_tf.environments import dm_control
+from seer_tf.freezing import schedule
+from seer_tf.networks import encoders
+from seer_tf.replay import tables
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Builders and numbers of a run.
+
+  Attributes:
+    environment_fn: (seed=) -> `PyEnvironment` with pixels uint8 [H, W, C]; called once for training
+      and once for evaluation.
+    agent_fn: (time_step_spec, action_spec, lower_fn=, augmentation=, train_step_counter=) -> a
+      TF-Agents agent with the split of `agents.split`.
+    lower_fn: (image_shape) -> lower encoder.
+    augmentation_fn: () -> augmentation of images.
+    schedule_fn: () -> when to freeze.
+    total_agent_steps: length of the run.
+    initial_random_agent_steps: actions drawn uniformly, before the first update.
+    updates_per_agent_step: updates per action thereafter.
+    batch_size: transitions per update.
+    gamma: discount per agent step.
+    evaluation_period: agent_steps between two evaluations.
+    evaluation_episodes: episodes per evaluation, with the greedy policy.
+    draws_per_block: transitions drawn, independently, from each block of latents that is sampled;
+      more make sampling cheaper and the transitions of a batch less independent.
+    conversion_batch_size: observations per batch of the conversion at the freeze.
+    summary_period: updates between two TensorBoard summaries.
+    checkpoint_period: updates between two checkpoints.
+  """
+
+  environment_fn: Callable[..., py_environment.PyEnvironment] = dm_control.load
+  agent_fn: Callable = sac.SeerSacAgent
+  lower_fn: Callable = encoders.ControlEncoder
+  augmentation_fn: Callable = augmentation.RandomCrop
+  schedule_fn: Callable = schedule.AtStep
+  total_agent_steps: int = gin.REQUIRED
+  initial_random_agent_steps: int = 1000
+  updates_per_agent_step: int = 1
+  batch_size: int = 128
+  gamma: float = 0.99
+  evaluation_period: int = 10_000
+  evaluation_episodes: int = 10
+  draws_per_block: int = 1
+  conversion_batch_size: int = 32
+  summary_period: int = 100
+  checkpoint_period: int = 10_000
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.type is int and (not isinstance(value, int) or value < 1):
+        raise ValueError(f'Experiment.{field.name} is {value!r}; give a whole number, at least 1.')
+
+  def lower_builder(self, environment):
+    """Returns a builder, without arguments, of lower encoders for this environment's images."""
+    image_shape = self.augmentation_fn().output_shape(environment.observation_spec().shape)
+    return functools.partial(self.lower_fn, image_shape)
+
+  def agent(self, environment, updates):
+    """Builds the agent for `environment`; `updates` is the int64 variable that it counts in."""
+    _, action_spec, time_step_spec = spec_utils.get_tensor_specs(environment)
+    return self.agent_fn(
+      time_step_spec,
+      action_spec,
+      lower_fn=self.lower_builder(environment),
+      augmentation=self.augmentation_fn(),
+      train_step_counter=updates,
+    )
+
+  def replay_config(self, environment) -> tables.ReplayConfig:
+    """What replay holds for `environment`; renders nothing and needs no agent."""
+    height, width, channels = environment.observation_spec().shape
+    action_spec = environment.action_spec()
+    return tables.ReplayConfig(
+      frame_shape=(height, width, channels // environment.frame_stack),
+      frame_stack=environment.frame_stack,
+      action_shape=tuple(action_spec.shape),
+      action_dtype=action_spec.dtype.name,
+      latent_size=self.lower_builder(environment)().latent_size,
+    )
+
+
+def replay_config() -> tables.ReplayConfig:
+  """What replay holds in the experiment that gin describes, for a server that trains nothing."""
+  experiment = Experiment()
+  environment = experiment.environment_fn()
+  try:
+    return experiment.replay_config(environment)
+  finally:
+    environment.close()

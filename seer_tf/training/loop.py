@@ -1,0 +1,261 @@
+"""The life of a run in one process: pixels, the switch, latents.
+
+pixels     act, write pixels, learn from sampled pixels
+draining   freeze the lower encoder; every pixel row in replay becomes a latent row, once
+latents    act and encode, write latents, learn from sampled latents
+"""
+
+import os
+from typing import Callable, Optional
+
+from absl import logging
+import numpy as np
+import reverb
+import tensorflow as tf
+from tf_agents.policies import py_tf_eager_policy, random_py_policy
+from tf_agents.train import learner as tf_agents_learner
+from tf_agents.train import triggers
+
+from seer_tf.costs import ledger as ledger_lib
+from seer_tf.freezing import freeze
+from seer_tf.replay import datasets, drain, tables, writers
+from seer_tf.replay import server as replay_server
+from seer_tf.training import collector as collector_lib
+from seer_tf.training import evaluation, records
+from seer_tf.training import experiment as experiment_lib
+from seer_tf.training import learner as learner_lib
+
+# Agent steps between two looks at the server, the progress bar's figures and TensorBoard's.
+_REPORT_PERIOD = 20
+
+
+class Run:
+  """One training run against one replay server.
+
+  Building it checks everything that can be checked before the first agent step. `run` lives it.
+  """
+
+  def __init__(
+    self,
+    experiment: experiment_lib.Experiment,
+    root_dir: str,
+    seed: Optional[int] = None,
+  ):
+    """Builds environments, agent and schedule.
+
+    Args:
+      experiment: what to run.
+      root_dir: where the run leaves what it leaves.
+      seed: of environments, initial weights and exploration. Replay's sampling cannot be seeded.
+
+    Raises:
+      ValueError: for settings that do not fit together; one line that says which.
+    """
+    self._experiment = experiment
+    self._root_dir = root_dir
+    seeds = (None, None) if seed is None else (seed, seed + 1)
+    self._environment = experiment.environment_fn(seed=seeds[0])
+    self._evaluation_environment = experiment.environment_fn(seed=seeds[1])
+    self._updates = tf.Variable(0, dtype=tf.int64, trainable=False, name='updates')
+    self.agent = experiment.agent(self._environment, self._updates)
+    self.replay_config = experiment.replay_config(self._environment)
+    self._schedule = experiment.schedule_fn()
+    self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
+    self._ledger = ledger_lib.Ledger(
+      self.agent.costs(experiment.batch_size, self.replay_config.stored_crops)
+    )
+    self._bytes_per_step = {'pixels': float('nan'), 'latents': float('nan')}
+    self._fingerprint = ''
+    self._learner = None
+    self._random_policy = random_py_policy.RandomPyPolicy(
+      self._environment.time_step_spec(), self._environment.action_spec(), seed=seed
+    )
+
+  def run(self, server_address: str, client: reverb.Client, check_server) -> str:
+    """Lives the whole run and returns the table that sums it up.
+
+    Args:
+      server_address: 'host:port' of a replay server with `replay_config`'s tables.
+      client: connected to it.
+      check_server: called between agent steps; raises once the server is gone.
+    """
+    self._client = client
+    self._server_address = server_address
+    self._check_server = check_server
+    self._records = records.Records(self._root_dir)
+    self._progress = records.Progress(self._experiment.total_agent_steps)
+    try:
+      self._live()
+      return records.summary_table(self._records.evaluations, self._ledger, self._bytes_per_step)
+    finally:
+      self._progress.close()
+      self._records.close()
+      self._environment.close()
+      self._evaluation_environment.close()
+
+  def _live(self):
+    experiment, agent, config = self._experiment, self.agent, self.replay_config
+    self._evaluator = evaluation.Evaluator(
+      self._evaluation_environment, agent.policy, self._updates, experiment.evaluation_episodes
+    )
+    self._collector = collector_lib.Collector(self._environment)
+    self._publish()
+
+    pixels = self._writer(['pixels', 'drain'], config.pixels_layout, config.pixels_row)
+    write_pixels = lambda trajectory: pixels.append(
+      writers.pixels_row(trajectory, config.frame_shape[-1])
+    )
+    self._collector.act_with(self._random_policy, [write_pixels])
+    self._advance(lambda agent_steps: agent_steps >= experiment.initial_random_agent_steps)
+    pixels.flush()
+
+    self._learner = self._make_learner()
+    self._collector.act_with(_eager(agent.collect_policy), [write_pixels])
+    self._advance(self._schedule)
+    pixels.close()
+    self._evaluate()
+    self._measure(config.pixels_capacity, pixels.rows)
+
+    latents = self._writer(['latents'], config.latents_layout, config.latents_row)
+    self._switch(latents)
+    write_latents = lambda trajectory: latents.append(writers.latents_row(trajectory))
+    self._collector.act_with(_eager(agent.storing_policy(config.stored_crops)), [write_latents])
+    self._advance(lambda agent_steps: agent_steps >= experiment.total_agent_steps)
+    latents.close()
+    self._evaluate()
+    self._measure(config.latents_capacity, latents.rows)
+
+  @property
+  def _phase(self) -> str:
+    return freeze.Phase(int(self.agent.phase)).name.lower()
+
+  @property
+  def _clocks(self) -> records.Clocks:
+    collector = self._collector
+    return records.Clocks(collector.env_frames, collector.agent_steps, int(self._updates))
+
+  def _advance(self, is_done: Callable[[int], bool]):
+    """Acts, and learns once there is a learner, until `is_done(agent_steps)`."""
+    experiment, ledger, collector = self._experiment, self._ledger, self._collector
+    phase, from_latents = self._phase, int(self.agent.phase) == freeze.Phase.LATENTS
+    while not is_done(collector.agent_steps):
+      with ledger.timed(phase):
+        collector.run()
+        ledger.acted(phase, encoded=self._learner is not None, stored=from_latents)
+        if self._learner is not None:
+          with ledger.updates(phase, experiment.updates_per_agent_step, from_latents):
+            self._learner.run(experiment.updates_per_agent_step)
+      if collector.agent_steps % _REPORT_PERIOD == 0:
+        self._report()
+      if collector.agent_steps % experiment.evaluation_period == 0:
+        self._evaluate()
+
+  def _switch(self, latents: writers.RowWriter):
+    """Freezes the lower encoder and turns every row of pixels in replay into one of latents."""
+    with self._ledger.timed('draining'):
+      self._learner.stop_feeding()
+      self._fingerprint = self.agent.freeze()
+      self._publish()
+      logging.info('Lower encoder frozen, fingerprint %s.', self._fingerprint[:12])
+      encode = lambda pixels: self.agent.encode_crops(pixels, self.replay_config.stored_crops)
+      rows = drain.drain(
+        self._client,
+        self.replay_config,
+        encode,
+        latents,
+        self._experiment.conversion_batch_size,
+        self._progress.converting,
+      )
+      latents.flush()
+    self._ledger.converted('draining', rows)
+    self.agent.phase.assign(int(freeze.Phase.LATENTS))
+    self._publish()
+    self._learner.feed(self._dataset('latents', self._experiment.draws_per_block))
+
+  def _make_learner(self) -> learner_lib.Learner:
+    saved_model_dir = os.path.join(self._root_dir, tf_agents_learner.POLICY_SAVED_MODEL_DIR)
+    period = self._experiment.checkpoint_period
+    return learner_lib.Learner(
+      self._root_dir,
+      self._updates,
+      self.agent,
+      experience_dataset_fn=lambda: self._dataset('pixels'),
+      triggers=[
+        triggers.PolicySavedModelTrigger(
+          saved_model_dir, self.agent, self._updates, interval=period, save_collect_policy=False
+        )
+      ],
+      checkpoint_interval=period,
+      summary_interval=self._experiment.summary_period,
+    )
+
+  def _dataset(self, table: str, draws_per_window: int = 1) -> tf.data.Dataset:
+    return datasets.make_dataset(
+      self._server_address,
+      table,
+      self.replay_config,
+      self._experiment.batch_size,
+      self._experiment.gamma,
+      draws_per_window=draws_per_window,
+    )
+
+  def _writer(self, names, layout, row_spec) -> writers.RowWriter:
+    return writers.RowWriter(self._client, names, layout, tables.padding_row(row_spec))
+
+  def _publish(self):
+    """Tells whoever reads table `variables` where the run stands."""
+    self._client.insert(
+      {
+        'phase': np.int32(self.agent.phase.numpy()),
+        'fingerprint': np.asarray(self._fingerprint, dtype=object),
+        **{name: np.int64(clock) for name, clock in self._clocks._asdict().items()},
+      },
+      {'variables': 1.0},
+    )
+
+  def _replay_bytes(self) -> int:
+    """What the server's process has grown by since its tables were empty."""
+    resident, empty = replay_server.server_memory(self._client)
+    return resident - empty
+
+  def _measure(self, capacity: int, rows: int):
+    """Notes the bytes that this phase's replay takes per row it holds."""
+    self._bytes_per_step[self._phase] = self._replay_bytes() / min(rows, capacity)
+
+  def _evaluate(self):
+    """Evaluates the greedy policy, unless that was done at this very agent step."""
+    clocks = self._clocks
+    evaluations = self._records.evaluations
+    if evaluations and evaluations[-1].agent_steps == clocks.agent_steps:
+      return
+    returns = self._evaluator()
+    self._records.evaluated(clocks, self._phase, returns, self._ledger, self._replay_bytes())
+
+  def _report(self):
+    """Refreshes progress bar and TensorBoard, and looks after the server."""
+    self._check_server()
+    clocks, phase, replay_bytes = self._clocks, self._phase, self._replay_bytes()
+    figures = self._ledger.phase(phase)
+    updates_per_second = figures['updates'] / max(figures['seconds'], 1e-9)
+    self._progress.show(
+      phase,
+      clocks.agent_steps,
+      **{
+        'return': f'{self._collector.last_return:.1f}',
+        'updates/s': f'{updates_per_second:.1f}',
+        'replay': f'{replay_bytes / 1e6:.0f}MB',
+      },
+    )
+    self._records.costs(
+      clocks,
+      flops=self._ledger.flops,
+      seconds=self._ledger.seconds,
+      replay_bytes=replay_bytes,
+      updates_per_second=updates_per_second,
+      ms_per_update=figures['ms_per_update'],
+      collected_return=self._collector.last_return,
+    )
+
+
+def _eager(policy) -> py_tf_eager_policy.PyTFEagerPolicy:
+  return py_tf_eager_policy.PyTFEagerPolicy(policy, use_tf_function=True)

@@ -1,0 +1,155 @@
+"""What a run tells about itself: results.csv, TensorBoard, the progress bars and the last table."""
+
+import csv
+import os
+from typing import List, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from seer_tf.costs import ledger as ledger_lib
+
+
+class Clocks(NamedTuple):
+  """The three clocks of a run."""
+
+  env_frames: int
+  agent_steps: int
+  updates: int
+
+
+class Evaluation(NamedTuple):
+  """One evaluation, which is one row of results.csv."""
+
+  env_frames: int
+  agent_steps: int
+  updates: int
+  phase: str
+  mean_return: float
+  returns: str  # each episode's return, separated by blanks
+  flops: int  # so far, evaluation not counted
+  replay_bytes: int  # resident memory of the server beyond what it held when empty
+  seconds: float  # so far, evaluation not counted
+
+
+class Records:
+  """Writes evaluations and costs of a run below its root_dir."""
+
+  def __init__(self, root_dir: str):
+    """Opens `results.csv` and TensorBoard writers in `train/` and `eval/`."""
+    self._results = os.path.join(root_dir, 'results.csv')
+    self._train = tf.summary.create_file_writer(os.path.join(root_dir, 'train'))
+    self._eval = tf.summary.create_file_writer(os.path.join(root_dir, 'eval'))
+    self.evaluations: List[Evaluation] = []
+    with open(self._results, 'w', newline='', encoding='utf-8') as results:
+      csv.writer(results).writerow(Evaluation._fields)
+
+  def evaluated(
+    self,
+    clocks: Clocks,
+    phase: str,
+    returns: List[float],
+    ledger: ledger_lib.Ledger,
+    replay_bytes: int,
+  ) -> Evaluation:
+    """Records an evaluation and the costs up to it; returns its row."""
+    row = Evaluation(
+      *clocks,
+      phase=phase,
+      mean_return=round(float(np.mean(returns)), 3),
+      returns=' '.join(f'{value:.3f}' for value in returns),
+      flops=ledger.flops,
+      replay_bytes=replay_bytes,
+      seconds=round(ledger.seconds, 3),
+    )
+    self.evaluations.append(row)
+    with open(self._results, 'a', newline='', encoding='utf-8') as results:
+      csv.writer(results).writerow(row)
+    with self._eval.as_default():
+      for name, clock in clocks._asdict().items():
+        tf.summary.scalar(f'Evaluation by {name}/mean_return', row.mean_return, step=clock)
+    self._eval.flush()
+    return row
+
+  def costs(self, clocks: Clocks, **values: float):
+    """Writes scalars about costs and collecting to TensorBoard, over agent_steps."""
+    with self._train.as_default():
+      for name, value in values.items():
+        if not np.isnan(value):
+          tf.summary.scalar(f'Costs by agent_steps/{name}', value, step=clocks.agent_steps)
+
+  def close(self):
+    """Flushes TensorBoard."""
+    self._train.close()
+    self._eval.close()
+
+
+class Progress:
+  """The run's progress bar, and a second one below it while replay is converted."""
+
+  def __init__(self, total_agent_steps: int):
+    """Draws an empty bar on standard error."""
+    self._bar = tqdm.tqdm(
+      total=total_agent_steps, unit='step', desc='pixels', dynamic_ncols=True, mininterval=0,
+      bar_format='{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} agent_steps '
+      '[{elapsed}<{remaining}{postfix}]',
+    )  # fmt: skip
+    self._drain = None
+
+  def show(self, phase: str, agent_steps: int, **figures: str):
+    """Moves the bar to `agent_steps`, with `figures` behind it."""
+    self._bar.set_description_str(phase, refresh=False)
+    self._bar.set_postfix(figures, refresh=False)
+    self._bar.update(agent_steps - self._bar.n)
+
+  def converting(self, done: int, total: int):
+    """Moves the second bar, made at the first call, to `done` of `total` rows."""
+    if self._drain is None:
+      self._bar.refresh()
+      self._drain = tqdm.tqdm(
+        total=total, unit='row', desc='  converting replay', position=1, dynamic_ncols=True
+      )
+    self._drain.update(done - self._drain.n)
+    if done >= total:
+      self._drain.close()
+
+  def close(self):
+    """Leaves the bars as they stand."""
+    if self._drain is not None:
+      self._drain.close()
+    self._bar.close()
+
+
+def summary_table(
+  evaluations: List[Evaluation], ledger: ledger_lib.Ledger, bytes_per_step: dict
+) -> str:
+  """The table that ends a run: its evaluations, then what each phase cost.
+
+  Args:
+    evaluations: in their order.
+    ledger: of the run.
+    bytes_per_step: phase name -> measured replay bytes per row held, NaN where not measured.
+  """
+  lines = ['', f'{"agent_steps":>12} {"phase":>8} {"mean return":>12} {"TFLOPs":>9} {"seconds":>9}']
+  for row in evaluations:
+    lines.append(
+      f'{row.agent_steps:>12,} {row.phase:>8} {row.mean_return:>12.1f} {row.flops / 1e12:>9.2f} '
+      f'{row.seconds:>9.1f}'
+    )
+  pixels, latents = ledger.phase('pixels'), ledger.phase('latents')
+  conversion = ledger.phase('draining')
+  figures = [
+    ('seconds per 1,000 agent_steps', 'seconds_per_1000_agent_steps', '.1f'),
+    ('milliseconds per update', 'ms_per_update', '.2f'),
+  ]
+  rows = [(label, pixels[key], latents[key]) for label, key, _ in figures]
+  rows.append(
+    ('replay bytes per step (measured)', bytes_per_step['pixels'], bytes_per_step['latents'])
+  )
+  lines += ['', f'{"":>34} {"pixels":>12} {"latents":>12} {"ratio":>7}']
+  for label, before, after in rows:
+    ratio = before / after if after else float('nan')
+    lines.append(f'{label:>34} {before:>12,.1f} {after:>12,.1f} {ratio:>7.1f}')
+  lines.append(f'\nThe conversion took {conversion["seconds"]:.1f} s.\n')
+  return '\n'.join(lines)

@@ -1,0 +1,209 @@
+"""The replay server as a user runs it: a process with flags, signals and exit codes."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import psutil
+import pytest
+import reverb
+
+from seer_tf.replay import server, tables, writers
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = tables.ReplayConfig(
+  frame_shape=(64, 64, 3),
+  frame_stack=3,
+  action_shape=(1,),
+  action_dtype='float32',
+  latent_size=100,
+  stored_crops=2,
+  n_step=1,
+  pixels_capacity=6000,
+  latents_capacity=64,
+)
+GIN = """
+Experiment.total_agent_steps = 100
+Experiment.environment_fn = @dm_control.load
+dm_control.load.domain = 'cartpole'
+dm_control.load.task = 'swingup'
+dm_control.load.image_size = 64
+RandomCrop.image_size = 60
+ReplayConfig.stored_crops = 2
+ReplayConfig.n_step = 1
+ReplayConfig.pixels_capacity = 6000
+ReplayConfig.latents_capacity = 64
+"""
+LIMIT = 60  # seconds for what takes a few; it only keeps a broken test from hanging
+
+
+@pytest.fixture(scope='module')
+def gin_file(tmp_path_factory):
+  path = tmp_path_factory.mktemp('gin') / 'experiment.gin'
+  path.write_text(GIN)
+  return path
+
+
+class Run:
+  """A running server: process, port, and all that it prints."""
+
+  def __init__(self, gin_file, *flags, **kwargs):
+    self.process = subprocess.Popen(
+      [sys.executable, '-m', 'launch.replay_server', f'--gin_file={gin_file}', *flags],
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'},
+      **kwargs,
+    )
+
+  def __enter__(self):
+    guard = threading.Timer(LIMIT, self.process.kill)
+    guard.start()
+    self.ready = self.process.stdout.readline()
+    guard.cancel()
+    return self
+
+  def __exit__(self, *_):
+    self.process.kill()
+    self.process.communicate(timeout=LIMIT)
+
+  @property
+  def address(self):
+    return 'localhost:' + re.fullmatch(
+      rf'{server.READY} (\d+) \(pixels, drain, latents, variables, server\)\n', self.ready
+    ).group(1)
+
+
+def failure(*flags):
+  """Runs a server that must not start; returns the lines of its standard error."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'launch.replay_server', *flags],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=LIMIT,
+    env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'},
+    check=False,
+  )
+  assert done.returncode == 2
+  assert not done.stdout
+  return done.stderr.strip().split('\n')
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_ready_line_then_clean_exit_on_a_signal(gin_file, number):
+  with Run(gin_file) as run:
+    server.connect(run.address, CONFIG)
+    run.process.send_signal(number)
+    output, log = run.process.communicate(timeout=LIMIT)
+  assert run.process.returncode == 0
+  assert output == ''
+  assert 'Traceback' not in log
+  assert sum('open on every network interface' in line for line in log.split('\n')) == 1
+
+
+def test_ends_when_standard_input_closes_if_asked(gin_file):
+  told, tell = os.pipe()
+  with Run(gin_file, '--stop_on_stdin_eof', stdin=told) as run:
+    os.close(told)
+    os.write(tell, b'not the end')
+    server.connect(run.address, CONFIG)
+    os.close(tell)
+    assert run.process.wait(LIMIT) == 0
+
+
+def test_resident_memory_is_published_and_falls_when_replay_is_emptied(gin_file):
+  rows, frame_bytes = 5000, 64 * 64 * 3
+  rng = np.random.default_rng(0)
+  with Run(gin_file, stdin=subprocess.DEVNULL) as run:  # whose end it was not asked to heed
+    client = server.connect(run.address, CONFIG)
+    writer = writers.RowWriter(
+      client, ['pixels'], CONFIG.pixels_layout, tables.padding_row(CONFIG.pixels_row)
+    )
+    row = tables.padding_row(CONFIG.pixels_row)._replace(step_type=np.int32(1))
+    for _ in range(rows):  # noise, so that nothing is gained by compression
+      writer.append(row._replace(observation=rng.integers(0, 256, (64, 64, 3), np.uint8)))
+    writer.close()
+    process = psutil.Process(run.process.pid)
+    grown = published(client, lambda resident, empty: resident - empty > rows * frame_bytes)
+    assert grown == pytest.approx(process.memory_info().rss, rel=0.1)
+    client.reset('pixels')
+    # The allocator would keep it: that it falls shows that the heap is trimmed.
+    published(client, lambda resident, empty: resident - empty < 0.3 * rows * frame_bytes)
+
+
+def published(client, holds):
+  """Reads what the server publishes until it `holds`; every reading waits for the next one."""
+  seen = []
+  for _ in range(20):
+    seen.append(server.server_memory(client))
+    if holds(*seen[-1]):
+      return seen[-1][0]
+    newest(client)
+  raise AssertionError(f'(resident, empty) bytes published: {seen}')
+
+
+def newest(client):
+  """Waits until the server has published once more."""
+  key = [s.info.key for [s] in client.sample('server')]
+  while key == [s.info.key for [s] in client.sample('server')]:
+    threading.Event().wait(0.1)
+
+
+def test_port_in_use_by_another_program():
+  with socket.create_server(('localhost', 0)) as other:
+    port = other.getsockname()[1]
+    [line] = failure(f'--port={port}')
+  assert line.startswith(f'error: Port {port} ')
+  assert 'address already in use' in line
+
+
+def test_port_in_use_by_another_replay_server(replay_port):
+  [line] = failure(f'--port={replay_port}')
+  assert line.startswith(f'error: Port {replay_port} ')
+
+
+@pytest.fixture
+def replay_port():
+  one = reverb.Server(tables.make_tables(CONFIG))
+  yield one.port
+  one.stop()
+
+
+def test_chosen_port_is_used_and_free_again_at_once(gin_file):
+  with socket.create_server(('', 0)) as free:
+    port = free.getsockname()[1]
+  for _ in range(2):
+    with Run(gin_file, f'--port={port}') as run:
+      assert run.address == f'localhost:{port}'
+      server.connect(run.address, CONFIG)
+      run.process.terminate()
+      assert run.process.wait(LIMIT) == 0
+
+
+def test_unknown_gin_name_is_one_line(gin_file):
+  lines = failure(f'--gin_file={gin_file}', '--gin_bindings=ReplayConfig.colour = 3')
+  assert lines[-1].startswith('error: ') and 'colour' in lines[-1]
+
+
+def test_checkpoint_of_another_configuration_is_refused(gin_file, tmp_path):
+  with Run(gin_file, f'--root_dir={tmp_path}') as run:
+    path = server.connect(run.address, CONFIG).checkpoint()
+    assert path.startswith(str(tmp_path / 'replay'))
+    run.process.terminate()
+    assert run.process.wait(LIMIT) == 0
+  lines = failure(
+    f'--gin_file={gin_file}',
+    f'--root_dir={tmp_path}',
+    '--gin_bindings=ReplayConfig.pixels_capacity = 7000',
+  )
+  [line] = [line for line in lines if line.startswith('error: ')]
+  assert 'max_size is 6000 on the server, 7000' in line

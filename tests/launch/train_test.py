@@ -1,0 +1,228 @@
+"""Tests of `launch.train` as a process: a whole run, and what stops one early."""
+
+import csv
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TINY = str(ROOT / 'tests' / 'tiny.gin')
+
+
+def command(root_dir, *arguments, module='launch.train'):
+  line = [sys.executable, '-m', module, f'--gin_file={TINY}']
+  return [*line, *([f'--root_dir={root_dir}'] if root_dir else []), *arguments]
+
+
+def run(*arguments, **kwargs):
+  return subprocess.run(
+    command(*arguments, **kwargs),
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+def servers():
+  """Process ids of replay servers that run now."""
+  found = set()
+  for entry in pathlib.Path('/proc').iterdir():
+    try:
+      if b'launch.replay_server' in (entry / 'cmdline').read_bytes():
+        found.add(entry.name)
+    except OSError:
+      pass
+  return found
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  root_dir = tmp_path_factory.mktemp('runs') / 'run'
+  before = servers()
+  process = run(root_dir, '--seed=3')
+  assert process.returncode == 0, process.stderr[-3000:]
+  assert servers() <= before
+  return root_dir, process
+
+
+def test_results_go_through_the_phases(finished):
+  root_dir, _ = finished
+  rows = list(csv.DictReader((root_dir / 'results.csv').open()))
+  assert [(row['phase'], int(row['agent_steps'])) for row in rows] == [
+    ('pixels', 130),
+    ('pixels', 250),
+    ('latents', 260),
+    ('latents', 390),
+    ('latents', 400),
+  ]
+  for row in rows:
+    assert int(row['env_frames']) == 8 * int(row['agent_steps'])
+    assert int(row['updates']) == int(row['agent_steps']) - 100
+    returns = [float(value) for value in row['returns'].split()]
+    assert len(returns) == 2 and abs(sum(returns) / 2 - float(row['mean_return'])) < 0.01
+    assert all(0 <= value <= 1000 for value in returns)
+  for column in ('flops', 'seconds', 'env_frames'):
+    values = [float(row[column]) for row in rows]
+    assert values == sorted(values) and values[0] > 0
+  per_update = lambda a, b: (
+    (int(b['flops']) - int(a['flops'])) / (int(b['updates']) - int(a['updates']))
+  )
+  assert per_update(rows[0], rows[1]) > 3 * per_update(rows[2], rows[3])
+
+
+def test_output_ends_with_the_table(finished):
+  output = finished[1].stdout
+  assert 'mean return' in output and 'milliseconds per update' in output
+  for label in ('seconds per 1,000 agent_steps', 'replay bytes per step (measured)'):
+    figures = [float(word.replace(',', '')) for word in output.split(label)[1].split()[:3]]
+    assert all(figure > 0 for figure in figures), (label, figures)
+
+
+def test_progress_shows_phase_return_rate_and_bytes(finished):
+  progress = finished[1].stderr
+  assert 'converting replay' in progress and '251/251' in progress
+  last = progress.replace('\r', '\n').strip().splitlines()[-1]
+  for word in ('latents', '400/400 agent_steps', 'return=', 'updates/s=', 'replay='):
+    assert word in last, last
+
+
+def test_operative_configuration_is_saved(finished):
+  text = (finished[0] / 'config.gin').read_text()
+  for binding in ('load.task = %TASK', 'batch_size = 8', 'gamma = 0.99', 'target_tau = 0.01'):
+    assert binding in text
+
+
+def test_tensorboard_has_curves_by_clock(finished):
+  tags = {}
+  for path in finished[0].rglob('events*'):
+    for record in tf.data.TFRecordDataset(str(path)):
+      event = event_pb2.Event.FromString(record.numpy())
+      for value in event.summary.value:
+        tags.setdefault(value.tag, []).append(event.step)
+  assert tags['Evaluation by agent_steps/mean_return'] == [130, 250, 260, 390, 400]
+  assert tags['Evaluation by updates/mean_return'] == [30, 150, 160, 290, 300]
+  for name in ('flops', 'seconds', 'replay_bytes', 'updates_per_second'):
+    assert max(tags[f'Costs by agent_steps/{name}']) == 400
+  assert max(tags['Losses by updates/critic_loss']) == 300
+
+
+def test_saved_policy_acts_on_pixels(finished):
+  policy = tf.saved_model.load(str(finished[0] / 'policies' / 'greedy_policy'))
+  assert policy.signatures['action'] is not None
+
+
+def test_used_root_dir_is_refused_and_differences_are_named(finished):
+  same = run(finished[0])
+  assert same.returncode == 2 and 'already holds a run; give another --root_dir' in same.stderr
+  other = run(finished[0], '--gin_bindings=Experiment.batch_size = 9')
+  assert other.returncode == 2
+  assert 'Experiment.batch_size was 8, now 9' in other.stderr
+
+
+def one_line(process):
+  lines = [line for line in process.stderr.splitlines() if line.startswith('error: ')]
+  assert process.returncode == 2 and len(lines) == 1, process.stderr[-2000:]
+  assert 'Traceback' not in process.stderr
+  return lines[0]
+
+
+@pytest.mark.parametrize(
+  'bindings, message',
+  [
+    (['DOMAIN = "cartpol"'], 'did you mean cartpole'),
+    (['TASK = "swingupp"'], 'did you mean swingup'),
+    (['Experiment.batch_sise = 3'], 'batch_sise'),
+    (['Nothing.at_all = 3'], 'Nothing'),
+    (['RandomCrop.image_size = 5'], 'image size 5 is too small'),
+    (['RandomCrop.image_size = 50'], 'larger than the rendered image'),
+    (['AtStep.freeze_at_agent_steps = 400'], 'freeze_at_agent_steps is 400'),
+    (['AtStep.freeze_at_agent_steps = 50'], 'freeze_at_agent_steps is 50'),
+    (['Experiment.batch_size = 0'], 'Experiment.batch_size is 0'),
+  ],
+)
+def test_bad_configuration_is_one_line(tmp_path, bindings, message):
+  process = run(tmp_path / 'run', *(f'--gin_bindings={binding}' for binding in bindings))
+  assert message in one_line(process)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_missing_gin_file_is_one_line(tmp_path):
+  assert 'nowhere.gin' in one_line(run(tmp_path / 'run', '--gin_file=nowhere.gin'))
+
+
+def test_root_dir_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  assert 'cannot be written' in one_line(run(tmp_path / 'file' / 'run'))
+
+
+def test_server_that_does_not_answer(tmp_path):
+  with socket.create_server(('localhost', 0)) as silent:
+    address = f'localhost:{silent.getsockname()[1]}'
+    process = run(tmp_path / 'run', f'--replay_server={address}')
+  assert f'No replay server answers at {address}' in one_line(process)
+
+
+def test_external_server(tmp_path):
+  """A run against a server that someone else started, and one configured differently."""
+  with subprocess.Popen(
+    command(None, module='launch.replay_server'), cwd=ROOT, stdout=subprocess.PIPE, text=True
+  ) as server:
+    try:
+      port = next(line.split()[5] for line in server.stdout if 'ready' in line)
+      address = f'--replay_server=localhost:{port}'
+      other = run(tmp_path / 'other', address, '--gin_bindings=ReplayConfig.block_length = 4')
+      assert 'table latents: max_size is' in one_line(other)
+      process = run(tmp_path / 'run', address)
+      assert process.returncode == 0, process.stderr[-2000:]
+      assert server.poll() is None
+    finally:
+      server.terminate()
+
+
+def wait_until_it_acts(process):
+  lines = []
+  for line in process.stderr:  # carriage returns end lines, too
+    lines.append(line)
+    if re.search(r'[1-9]\d*/400 agent_steps', line):
+      return
+  raise AssertionError(''.join(lines))
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_leaves_no_server(tmp_path, number):
+  before = servers()
+  with subprocess.Popen(
+    command(tmp_path / 'run'), cwd=ROOT, stderr=subprocess.PIPE, text=True
+  ) as process:
+    wait_until_it_acts(process)
+    mine = servers() - before
+    assert len(mine) == 1
+    process.send_signal(number)
+    process.stderr.read()
+    assert process.wait(timeout=60) != 0
+  deadline = tf.timestamp() + 20
+  while servers() & mine:
+    assert tf.timestamp() < deadline
+
+
+def test_a_dead_server_ends_the_run(tmp_path):
+  before = servers()
+  with subprocess.Popen(
+    command(tmp_path / 'run'), cwd=ROOT, stderr=subprocess.PIPE, text=True
+  ) as process:
+    wait_until_it_acts(process)
+    [pid] = servers() - before
+    os.kill(int(pid), signal.SIGKILL)
+    errors = process.stderr.read()
+    assert process.wait(timeout=120) == 2
+  assert 'replay server' in errors.lower() and 'SIGKILL' in errors

@@ -1,0 +1,123 @@
+"""Tests of a whole run, in this process, against a replay server in its own."""
+
+import csv
+
+import gin
+import numpy as np
+import pytest
+import reverb
+import tensorflow as tf
+
+from seer_tf.freezing import freeze
+from seer_tf.replay import server, tables
+from seer_tf.training import experiment, loop
+
+FILES = ['tests/counting.gin']
+
+
+def own_rows(address, config):
+  """Every row of table `latents`, in the order of its items."""
+  layout, spec = (
+    config.latents_layout,
+    tables.window_spec(config.latents_row, config.latents_layout),
+  )
+  client = reverb.Client(address)
+  blocks = client.server_info(timeout=20)['latents'].current_size
+  seen = {}
+  dataset = reverb.TrajectoryDataset(
+    server_address=address,
+    table='latents',
+    dtypes=tf.nest.map_structure(lambda leaf: leaf.dtype, spec),
+    shapes=tf.nest.map_structure(lambda leaf: leaf.shape, spec),
+    max_in_flight_samples_per_worker=8,
+    rate_limiter_timeout_ms=10_000,
+  )
+  for sample in dataset.take(4000):
+    own = tables.Row(*(column.numpy()[: layout.block_length] for column in sample.data))
+    seen[int(sample.info.key)] = own
+    if len(seen) == blocks:
+      break
+  assert len(seen) == blocks
+  ordered = sorted(seen.values(), key=lambda own: own.reward.max())
+  rows = tables.Row(*(np.concatenate(column) for column in zip(*ordered)))
+  real = rows.step_type != tables.PADDING
+  return tables.Row(*(column[real] for column in rows))
+
+
+@pytest.fixture(scope='module')
+def lived(root, tmp_path_factory):
+  """A run to its end, the run object, and the rows of latents that it left in replay."""
+  root_dir = str(tmp_path_factory.mktemp('run'))
+  with pytest.MonkeyPatch.context() as patch, gin.unlock_config():
+    patch.chdir(root)
+    gin.clear_config()
+    gin.parse_config_files_and_bindings(FILES, [])
+    tf.keras.utils.set_random_seed(0)
+    run = loop.Run(experiment.Experiment(), root_dir, seed=0)
+    with server.EmbeddedServer(FILES) as embedded:
+      client = server.connect(embedded.address, run.replay_config)
+      run.run(embedded.address, client, embedded.check)
+      rows = own_rows(embedded.address, run.replay_config)
+      info = client.server_info(timeout=20)
+      variables = next(client.sample('variables', unpack_as_table_signature=True))[0].data
+    gin.clear_config()
+  return dict(run=run, rows=rows, info=info, variables=variables, root_dir=root_dir)
+
+
+def test_every_agent_step_is_in_replay_exactly_once_and_in_order(lived):
+  rows = lived['rows']
+  acted = rows.step_type != 2
+  np.testing.assert_array_equal(rows.reward[acted], np.arange(1, 62))
+
+
+def test_episode_ends_are_kept(lived):
+  rows = lived['rows']
+  lengths, kinds, count = [], [], 0
+  for step_type, discount, following in zip(
+    rows.step_type, rows.discount, [*rows.step_type[1:], 0]
+  ):
+    if step_type == 2:
+      lengths.append(count)
+      count = 0
+      continue
+    assert (step_type == 0) == (count == 0)
+    count += 1
+    if following == 2:
+      kinds.append(float(discount))
+    else:
+      assert discount == 1
+  assert lengths == [3 + i % 6 for i in range(len(lengths))] and len(lengths) >= 10
+  assert kinds == [float(i % 2 == 0) for i in range(len(kinds))]
+
+
+def test_pixels_are_gone(lived):
+  assert lived['info']['pixels'].current_size == 0
+  assert lived['info']['drain'].current_size == 0
+
+
+def test_phase_and_fingerprint_are_published(lived):
+  variables, agent = lived['variables'], lived['run'].agent
+  assert int(variables['phase']) == freeze.Phase.LATENTS
+  assert bytes(np.ravel(variables['fingerprint'])[0]).decode() == freeze.fingerprint(agent.lower)
+  assert int(variables['agent_steps']) == 33
+  assert int(variables['updates']) == 23
+
+
+def test_stored_latents_are_crops_under_the_frozen_weights(lived):
+  """Frames are of one colour each, so every crop of a stack has the same latents."""
+  run, rows = lived['run'], lived['rows']
+  shown, stack = [], []
+  for i, step_type in enumerate(rows.step_type):
+    frame = (i - np.sum(rows.step_type[:i] == 2)) % 251
+    stack = [frame] * 3 if step_type == 0 else [*stack[1:], frame]
+    shown.append(np.repeat(stack, 3))
+  pixels = np.tile(np.array(shown, np.uint8)[:, None, None], [1, 15, 15, 1])
+  expected = run.agent.lower(tf.constant(pixels)).numpy()
+  np.testing.assert_allclose(rows.observation, np.stack([expected] * 4, axis=1), atol=2e-4)
+
+
+def test_results_name_the_clocks(lived):
+  with open(f'{lived["root_dir"]}/results.csv', encoding='utf-8') as file:
+    rows = list(csv.DictReader(file))
+  clocks = [tuple(int(row[c]) for c in ('env_frames', 'agent_steps', 'updates')) for row in rows]
+  assert clocks == [(33, 33, 23), (61, 61, 51)]
