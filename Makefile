@@ -41,11 +41,12 @@ format: $(READY)
 	$(RUN) -m ruff format
 
 # Keeps every pinned version that setup.py still allows; delete requirements.txt first to take the newest.
+# MuJoCo's newer releases have no wheel for Python 3.9, and its source does not build by itself.
 lock: $(READY)
 	$(RUN) -m venv build/lock
 	build/lock/bin/python -m pip install -q uv==$(UV)
 	build/lock/bin/uv pip compile -q --universal --python-version=3.9 --extra=test --generate-hashes \
-	  --no-annotate --custom-compile-command='make lock' --output-file=requirements.txt setup.py
+	  --only-binary=mujoco --no-annotate --custom-compile-command='make lock' --output-file=requirements.txt setup.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis seer_tf.egg-info

@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 
-from absl import flags, logging
+from absl import flags
 
 from launch import cli
 from seer_tf.costs import memory
@@ -37,26 +37,21 @@ _TRIM_PAUSE = 100
 
 
 class _MemoryReport:
-  """Publishes this process's resident memory into table `server`."""
+  """Publishes this process's resident memory into table `server`, free memory given back first."""
 
   def __init__(self, client):
     self._client = client
-    self._next_trim = 0.0
-    self._trim()
+    memory.trim()
     self._empty_bytes = memory.resident_bytes()
 
-  def publish(self):
-    self._trim()
+  def publish(self) -> float:
+    """Publishes once; returns after how many seconds to do so again."""
+    start = time.thread_time()
+    memory.trim()  # the C allocator would keep what Reverb has freed
+    cost_seconds = time.thread_time() - start
     values = {'resident_bytes': memory.resident_bytes(), 'empty_bytes': self._empty_bytes}
     self._client.insert(values, {'server': 1.0})
-
-  def _trim(self):
-    """Returns freed memory to the system, which the C allocator would keep."""
-    start = time.monotonic()
-    if start >= self._next_trim:
-      memory.trim()
-      end = time.monotonic()
-      self._next_trim = end + _TRIM_PAUSE * (end - start)
+    return max(_PUBLISH_PERIOD_SECONDS, _TRIM_PAUSE * cost_seconds)
 
 
 def _check_port(port: int):
@@ -73,7 +68,7 @@ def _check_port(port: int):
 
 
 def _run_until_told(publish):
-  """Calls `publish` once per period until SIGTERM, SIGINT or, if asked for, end of input."""
+  """Calls `publish` as often as it asks until SIGTERM, SIGINT or, if asked for, end of input."""
   told, tell = os.pipe()
   os.set_blocking(tell, False)
   signal.set_wakeup_fd(tell)
@@ -81,8 +76,7 @@ def _run_until_told(publish):
     signal.signal(number, lambda *_: None)  # The wake-up alone ends the wait below.
   sources = [told, *([0] if _STOP_ON_STDIN_EOF.value else [])]
   while True:
-    publish()
-    ready = select.select(sources, [], [], _PUBLISH_PERIOD_SECONDS)[0]
+    ready = select.select(sources, [], [], publish())[0]
     if told in ready or (ready and not os.read(0, 4096)):
       return
 
@@ -108,11 +102,11 @@ def _serve(config, checkpoint_dir: str):
     )
   report = _MemoryReport(client)
   report.publish()
-  logging.warning(
-    'Port %d is open on every network interface, without encryption or authentication.',
-    server.port,
+  print(
+    f'{server_lib.READY} {server.port} of every network interface, without authentication; '
+    f'tables: {", ".join(table.name for table in made)}',
+    flush=True,
   )
-  print(f'{server_lib.READY} {server.port} ({", ".join(t.name for t in made)})', flush=True)
   _run_until_told(report.publish)
   server.stop()
 

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any, Callable, Optional, Sequence, Tuple
 
 import reverb
@@ -127,10 +128,29 @@ def server_memory(client: reverb.Client, timeout_seconds: float = 20) -> Tuple[i
   Raises:
     TimeoutError: if it does not answer, or publishes nothing (not a `launch.replay_server`).
   """
+  return _server_memory(client, timeout_seconds)[1:]
+
+
+def next_server_memory(client: reverb.Client, timeout_seconds: float = 60) -> Tuple[int, int]:
+  """As `server_memory`, but waits for what is published next: for what has just been changed."""
+  seen, deadline = _server_memory(client, timeout_seconds)[0], time.monotonic() + timeout_seconds
+  while time.monotonic() < deadline:
+    key, resident, empty = _server_memory(client, timeout_seconds)
+    if key != seen:
+      return resident, empty
+    time.sleep(0.1)  # Reverb has no call that waits for a new item.
+  raise TimeoutError(
+    f'Replay server {client.server_address} published nothing about its memory for '
+    f'{timeout_seconds:g} s.'
+  )
+
+
+def _server_memory(client, timeout_seconds) -> Tuple[int, int, int]:
+  """(key of the publication, resident bytes, empty bytes)."""
 
   def sample():
     [step] = next(client.sample('server', unpack_as_table_signature=True))
-    return int(step.data['resident_bytes']), int(step.data['empty_bytes'])
+    return step.info.key, int(step.data['resident_bytes']), int(step.data['empty_bytes'])
 
   return with_limit(sample, timeout_seconds, f'Replay server {client.server_address}, table server')
 

@@ -15,9 +15,11 @@ from tf_agents.trajectories import trajectory as trajectory_lib
 
 from seer_tf.replay import tables
 
-# Rows that all columns but the observation compress together. A chunk of a column costs the server
-# about 1 KB whatever it holds, which for a number per row is nearly all of it.
-_NARROW_CHUNK_LENGTH = 64
+# All columns but the observation compress the rows of so many items together, up to so many rows. A
+# chunk of a column costs the server about 1 KB whatever it holds, which for a number per row is
+# nearly all of it; but items wait in the client for their chunks, and Reverb warns of 50 and more.
+_NARROW_CHUNK_ITEMS = 16
+_NARROW_CHUNK_ROWS = 64
 
 
 class RowWriter:
@@ -29,8 +31,8 @@ class RowWriter:
   rows, each lies in exactly one item as an own row, in order, and no item is padding only.
 
   Not guaranteed: that a row can be sampled before `flush` or `close` returned. Reverb sends in the
-  background an item whose chunks are full (64 rows in all columns but the observation), and rows of
-  an unfinished block belong to no item yet. Rows that a full table has evicted since were
+  background an item whose chunks are full (16 to 64 rows in all columns but the observation), and
+  rows of an unfinished block belong to no item yet. Rows that a full table has evicted since were
   acknowledged all the same. Not thread-safe.
 
   Example, with history 2, blocks of one and a lookahead of 1 (P is padding):
@@ -46,7 +48,7 @@ class RowWriter:
     table_names: Sequence[str],
     layout: tables.Layout,
     padding_row: tables.Row,
-    flush_every_rows: int = 64,
+    flush_every_rows: int = 8,
     timeout_seconds: int = 60,
   ):
     """Opens the stream; sends nothing.
@@ -76,7 +78,8 @@ class RowWriter:
     self._closed = False
 
     self._check_tables()
-    longest_chunk = max(layout.chunk_length, _NARROW_CHUNK_LENGTH)
+    narrow_chunk = min(_NARROW_CHUNK_ITEMS * layout.block_length, _NARROW_CHUNK_ROWS)
+    longest_chunk = max(layout.chunk_length, narrow_chunk)
     keep = max(layout.window, longest_chunk)
     self._writer = client.trajectory_writer(num_keep_alive_refs=keep)
     for name in tables.Row._fields:

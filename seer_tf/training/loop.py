@@ -27,6 +27,8 @@ from seer_tf.training import learner as learner_lib
 
 # Agent steps between two looks at the server, the progress bar's figures and TensorBoard's.
 _REPORT_PERIOD = 20
+# Limit of a single small call to the replay server.
+_TIMEOUT_SECONDS = 60
 
 
 class Run:
@@ -204,13 +206,15 @@ class Run:
 
   def _publish(self):
     """Tells whoever reads table `variables` where the run stands."""
-    self._client.insert(
-      {
-        'phase': np.int32(self.agent.phase.numpy()),
-        'fingerprint': np.asarray(self._fingerprint, dtype=object),
-        **{name: np.int64(clock) for name, clock in self._clocks._asdict().items()},
-      },
-      {'variables': 1.0},
+    values = {
+      'phase': np.int32(self.agent.phase.numpy()),
+      'fingerprint': np.asarray(self._fingerprint, dtype=object),
+      **{name: np.int64(clock) for name, clock in self._clocks._asdict().items()},
+    }
+    replay_server.with_limit(
+      lambda: self._client.insert(values, {'variables': 1.0}),
+      _TIMEOUT_SECONDS,
+      f'Replay server {self._server_address}, table variables, insert',
     )
 
   def _replay_bytes(self) -> int:

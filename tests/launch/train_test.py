@@ -12,6 +12,9 @@ import sys
 import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
+from tf_agents.policies import py_tf_eager_policy
+
+from seer_tf.environments import dm_control
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = str(ROOT / 'tests' / 'tiny.gin')
@@ -117,8 +120,16 @@ def test_tensorboard_has_curves_by_clock(finished):
 
 
 def test_saved_policy_acts_on_pixels(finished):
-  policy = tf.saved_model.load(str(finished[0] / 'policies' / 'greedy_policy'))
-  assert policy.signatures['action'] is not None
+  environment = dm_control.load('cartpole', 'swingup', image_size=18, action_repeat=8, seed=0)
+  policy = py_tf_eager_policy.SavedModelPyTFEagerPolicy(
+    str(finished[0] / 'policies' / 'greedy_policy'),
+    environment.time_step_spec(),
+    environment.action_spec(),
+  )
+  time_step = environment.reset()
+  first, again = (policy.action(time_step).action for _ in range(2))
+  environment.close()
+  assert first == again and -1 <= first <= 1
 
 
 def test_used_root_dir_is_refused_and_differences_are_named(finished):
@@ -226,3 +237,32 @@ def test_a_dead_server_ends_the_run(tmp_path):
     errors = process.stderr.read()
     assert process.wait(timeout=120) == 2
   assert 'replay server' in errors.lower() and 'SIGKILL' in errors
+
+
+def test_paper_preset_lives_through_its_freeze(tmp_path):
+  """The published settings, but for the number of steps, episodes and the batch."""
+  bindings = [
+    'Experiment.total_agent_steps = 24',
+    'Experiment.initial_random_agent_steps = 12',
+    'Experiment.batch_size = 4',
+    'Experiment.evaluation_episodes = 1',
+    'AtStep.freeze_at_agent_steps = 18',
+  ]
+  process = subprocess.run(
+    [
+      *(sys.executable, '-m', 'launch.train', f'--root_dir={tmp_path / "run"}'),
+      '--gin_file=gin_configs/cartpole_swingup_paper.gin',
+      *(f'--gin_bindings={binding}' for binding in bindings),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+  )
+  assert process.returncode == 0, process.stderr[-2000:]
+  rows = list(csv.DictReader((tmp_path / 'run' / 'results.csv').open()))
+  assert [(row['phase'], row['agent_steps']) for row in rows] == [
+    ('pixels', '18'),
+    ('latents', '24'),
+  ]

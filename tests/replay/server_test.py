@@ -91,6 +91,8 @@ def test_publishes_its_resident_memory(embedded):
   resident, empty = server.server_memory(client)
   assert resident == pytest.approx(psutil.Process(embedded.pid).memory_info().rss, rel=0.1)
   assert 0.9 * resident < empty <= resident
+  later, same = server.next_server_memory(client)
+  assert later == pytest.approx(resident, rel=0.1) and same == empty
 
 
 def test_memory_of_a_server_that_publishes_none(replay_servers):

@@ -203,7 +203,7 @@ def test_worked_example_of_the_docstring():
 
 
 def test_stacks_end_where_a_stream_begins_or_lost_rows():
-  """Also where no FIRST row says so: the first row that a writer saw, or rows evicted in between."""
+  """Also where no FIRST row says so: a writer began in mid-episode, or rows went missing."""
   step_type = tf.constant([[PADDING, PADDING, MID, MID, LAST, MID, MID]] * 4)
   indices = transitions.stack_indices(step_type, tf.constant([2, 3, 4, 6]), frame_stack=3)
   np.testing.assert_array_equal(indices, [[2, 2, 2], [2, 2, 3], [2, 3, 4], [5, 5, 6]])

@@ -189,8 +189,8 @@ def test_rows_arrive_without_an_explicit_flush(replay_servers):
   )
   for row in stream(config.pixels_row, [499]):
     writer.append(row)
-  # 499 items were created in each table; those of the last chunk of 64 may still be on their way.
-  assert client.server_info(timeout=20)['pixels'].current_size >= 499 - 2 * 64
+  # 499 items were created in each table; those of the last chunk of 16 may still be on their way.
+  assert client.server_info(timeout=20)['pixels'].current_size >= 499 - 2 * 16
 
 
 def test_a_server_that_is_gone_is_named_in_time(replay_servers):
@@ -204,15 +204,15 @@ def test_a_server_that_is_gone_is_named_in_time(replay_servers):
     writer.append(row)
   writer.flush()
   replay_servers.stop(address)
-  # No item is confirmed any more: as soon as more than a chunk of 64 rows waits, `append` notices.
+  # No item is confirmed any more: as soon as more than a chunk of 16 rows waits, `append` notices.
   message = (
     f'{address} did not confirm items for tables pixels, drain within 1 s: '
-    '70 rows written, 69 items created per table, 3 rows acknowledged'
+    '25 rows written, 24 items created per table, 3 rows acknowledged'
   )
   with pytest.raises(TimeoutError, match=message):
     for row in rows[4:]:
       writer.append(row)
-  with pytest.raises(TimeoutError, match='70 rows written, 70 items created per table, 3 rows'):
+  with pytest.raises(TimeoutError, match='25 rows written, 25 items created per table, 3 rows'):
     writer.close()
   with pytest.raises(TimeoutError, match=f'{address} did not answer within 1 s'):
     writers.RowWriter(client, *arguments, timeout_seconds=1)
