@@ -16,6 +16,7 @@ import time
 from typing import Callable
 
 from absl import flags
+import gin
 
 from launch import cli
 
@@ -140,7 +141,8 @@ def replay():
   environment = experiment.environment_fn(seed=0)
   config = experiment.replay_config(environment)
   agent = experiment.agent(environment, tf.Variable(0, dtype=tf.int64))
-  gin_arguments = [[_PRESETS[_DOMAIN.value]], _bindings() + _capacities()]
+  files, bindings = cli.gin_arguments()
+  gin_arguments = [[_PRESETS[_DOMAIN.value], *files], [*_bindings(), *_capacities(), *bindings]]
 
   rng = np.random.default_rng(0)
   spec = environment.action_spec()
@@ -191,7 +193,8 @@ def replay():
     latents_bytes = _held_bytes(client)
   _emit(
     domain=_DOMAIN.value,
-    task='cartpole-swingup',
+    task='-'.join(gin.query_parameter(name) for name in ('%DOMAIN', '%TASK')),
+    shadows=gin.query_parameter('dm_control.load.shadows'),
     pixels_bytes_per_step=round(pixels_bytes / _PIXEL_ROWS.value, 1),
     latents_bytes_per_step=round(latents_bytes / _LATENT_ROWS.value, 1),
     pixel_rows=_PIXEL_ROWS.value,

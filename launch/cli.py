@@ -66,8 +66,10 @@ def _is_for_users(error: Exception) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-  """An error's message without what gin appends to it (which builder called which)."""
-  return ' '.join(str(error).split('In call to configurable')[0].split())
+  """An error's message, without what gin appends to it and TensorFlow wraps around it."""
+  text = str(error).split('In call to configurable')[0]
+  timeout = re.search(r'TimeoutError: (.*)', text)
+  return ' '.join((timeout[1] if timeout else text).split())
 
 
 def run(main: Callable[..., None], arguments: int = 0):

@@ -7,7 +7,7 @@ An observer of a TF-Agents driver is then no more than
     observer = lambda trajectory: writer.append(pixels_row(trajectory, frame_channels=3))
 """
 
-from typing import Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 import reverb
@@ -50,6 +50,7 @@ class RowWriter:
     padding_row: tables.Row,
     flush_every_rows: int = 8,
     timeout_seconds: int = 60,
+    check_server: Callable[[], None] = lambda: None,
   ):
     """Opens the stream; sends nothing.
 
@@ -60,7 +61,8 @@ class RowWriter:
       padding_row: `tables.padding_row` of the tables' row spec; rows must have its shapes, dtypes.
       flush_every_rows: after this many rows `append` waits until the server confirmed all but the
         items that still wait for their chunk to fill. It bounds the client's memory.
-      timeout_seconds: limit of each single wait for the server.
+      timeout_seconds: limit of each single wait for the server, in whole seconds.
+      check_server: called each second of a wait; raises if there is nobody left to wait for.
 
     Raises:
       TimeoutError: if the server does not answer.
@@ -72,6 +74,7 @@ class RowWriter:
     self._padding_row = padding_row
     self._flush_every_rows = flush_every_rows
     self._timeout_seconds = timeout_seconds
+    self._check_server = check_server
     self._rows = 0
     self._acknowledged = 0
     self._position = 0  # rows in the stream, padding included
@@ -173,14 +176,17 @@ class RowWriter:
         self._writer.create_item(name, priority=1.0, trajectory=window)
 
   def _wait(self, pending_items: int):
-    try:
-      self._writer.flush(pending_items, timeout_ms=int(1000 * self._timeout_seconds))
-    except reverb.errors.DeadlineExceededError as error:
-      raise TimeoutError(
-        f'Replay server {self._client.server_address} did not confirm items for {self._names} '
-        f'within {self._timeout_seconds} s: {self._rows} rows written, {self._items} items created '
-        f'per table, {self._acknowledged} rows acknowledged. Is the server running?'
-      ) from error
+    for _ in range(self._timeout_seconds):
+      try:
+        self._writer.flush(pending_items, timeout_ms=1000)
+        return
+      except reverb.errors.DeadlineExceededError:
+        self._check_server()
+    raise TimeoutError(
+      f'Replay server {self._client.server_address} did not confirm items for {self._names} '
+      f'within {self._timeout_seconds} s: {self._rows} rows written, {self._items} items created '
+      f'per table, {self._acknowledged} rows acknowledged. Is the server running?'
+    )
 
   def _check_tables(self):
     """Also keeps the native writer from waiting for ever for a server that is not there."""

@@ -19,3 +19,8 @@ class Learner(learner.Learner):
   def feed(self, dataset: tf.data.Dataset):
     """Learns from a new iterator over `dataset` from the next update on."""
     self._experience_iterator = iter(dataset)
+
+  def save(self):
+    """Saves checkpoint and policies now, whatever their periods."""
+    for trigger in self.triggers:
+      trigger(self.train_step_numpy, force_trigger=True)

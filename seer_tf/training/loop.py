@@ -27,8 +27,8 @@ from seer_tf.training import learner as learner_lib
 
 # Agent steps between two looks at the server, the progress bar's figures and TensorBoard's.
 _REPORT_PERIOD = 20
-# Limit of a single small call to the replay server.
-_TIMEOUT_SECONDS = 60
+# Limit of a single wait for the replay server.
+_TIMEOUT_SECONDS = 30
 
 
 class Run:
@@ -89,6 +89,9 @@ class Run:
     try:
       self._live()
       return records.summary_table(self._records.evaluations, self._ledger, self._bytes_per_step)
+    except (OSError, tf.errors.OpError):
+      self._check_server()  # A server that has died explains any other error.
+      raise
     finally:
       self._progress.close()
       self._records.close()
@@ -124,6 +127,7 @@ class Run:
     self._collector.act_with(_eager(agent.storing_policy(config.stored_crops)), [write_latents])
     self._advance(lambda agent_steps: agent_steps >= experiment.total_agent_steps)
     latents.close()
+    self._learner.save()
     self._evaluate()
     self._measure(config.latents_capacity, latents.rows)
 
@@ -198,11 +202,19 @@ class Run:
       self.replay_config,
       self._experiment.batch_size,
       self._experiment.gamma,
+      timeout_seconds=_TIMEOUT_SECONDS,
       draws_per_window=draws_per_window,
     )
 
   def _writer(self, names, layout, row_spec) -> writers.RowWriter:
-    return writers.RowWriter(self._client, names, layout, tables.padding_row(row_spec))
+    return writers.RowWriter(
+      self._client,
+      names,
+      layout,
+      tables.padding_row(row_spec),
+      timeout_seconds=_TIMEOUT_SECONDS,
+      check_server=self._check_server,
+    )
 
   def _publish(self):
     """Tells whoever reads table `variables` where the run stands."""
@@ -218,13 +230,14 @@ class Run:
     )
 
   def _replay_bytes(self) -> int:
-    """What the server's process has grown by since its tables were empty."""
+    """What the server's process had grown by since its tables were empty, about a second ago."""
     resident, empty = replay_server.server_memory(self._client)
     return resident - empty
 
   def _measure(self, capacity: int, rows: int):
     """Notes the bytes that this phase's replay takes per row it holds."""
-    self._bytes_per_step[self._phase] = self._replay_bytes() / min(rows, capacity)
+    resident, empty = replay_server.next_server_memory(self._client)
+    self._bytes_per_step[self._phase] = (resident - empty) / min(rows, capacity)
 
   def _evaluate(self):
     """Evaluates the greedy policy, unless that was done at this very agent step."""

@@ -127,6 +127,7 @@ def test_saved_policy_acts_on_pixels(finished):
     environment.action_spec(),
   )
   time_step = environment.reset()
+  assert policy.get_train_step() == 300  # updates: saved at the end of the run
   first, again = (policy.action(time_step).action for _ in range(2))
   environment.close()
   assert first == again and -1 <= first <= 1

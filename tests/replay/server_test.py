@@ -143,8 +143,8 @@ def test_ctrl_c_reaches_the_parent_alone_which_stops_the_child():
   parent, pid = start_parent("""
     try:
       with server.EmbeddedServer(gin_bindings=BINDINGS) as child:
-        print(child.pid, flush=True)
         try:
+          print(child.pid, flush=True)
           time.sleep(600)
         finally:
           time.sleep(0.5)  # time for a signal that it must not get
