@@ -127,9 +127,13 @@ def test_saved_policy_acts_on_pixels(finished):
     environment.action_spec(),
   )
   time_step = environment.reset()
-  assert policy.get_train_step() == 300  # updates: saved at the end of the run
-  first, again = (policy.action(time_step).action for _ in range(2))
   environment.close()
+  untrained = policy.action(time_step).action
+  [last] = (finished[0] / 'policies' / 'checkpoints').glob('*_0000000300')  # updates, at the end
+  policy.update_from_checkpoint(str(last))
+  assert policy.get_train_step() == 300
+  assert policy.action(time_step).action != untrained
+  first, again = (policy.action(time_step).action for _ in range(2))
   assert first == again and -1 <= first <= 1
 
 
