@@ -40,6 +40,13 @@ TEST_REQUIRES = [
   'scipy>=1.11,<2',
 ]
 
+# What only some environments need, installed by its name: pip install -e ".[box2d]". The lock does
+# without; pygame and MuJoCo, which do the drawing, are there already.
+EXTRAS = {
+  'box2d': ['box2d>=2.3.10,<2.4'],  # Gymnasium's CarRacing, LunarLander, BipedalWalker
+  'mujoco': ['imageio>=2.14.1,<3'],  # Gymnasium's HalfCheetah, Hopper and the like
+}
+
 setuptools.setup(
   name='seer_tf',
   version='0.1.0',
@@ -47,5 +54,5 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['seer_tf', 'seer_tf.*', 'launch', 'launch.*']),
   python_requires='>=3.9,<3.12',
   install_requires=REQUIRES,
-  extras_require={'test': TEST_REQUIRES},
+  extras_require={'test': TEST_REQUIRES, **EXTRAS},
 )

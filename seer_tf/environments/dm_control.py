@@ -8,7 +8,6 @@
 Nothing is drawn before the first `reset`: the specs of an environment need no OpenGL library.
 """
 
-import difflib
 from typing import Iterable, Optional, Union
 
 from dm_control import mujoco, suite
@@ -146,8 +145,7 @@ class CameraEnvironment(dm_control_wrapper.DmControlWrapper):
 
 def _check_known(kind: str, name: str, known: Iterable[str]) -> None:
   if name not in known:
-    near = difflib.get_close_matches(str(name), known, n=3)
-    hint = f'did you mean {" or ".join(near)}? ' if near else ''
+    hint = wrappers.did_you_mean(name, known)
     raise ValueError(f'unknown {kind}: {name!r}; {hint}There are {", ".join(known)}')
 
 

@@ -7,7 +7,9 @@ frame is drawn per agent step, and frames are stacked above it.
 """
 
 import collections
+import difflib
 import numbers
+from typing import Iterable
 
 import numpy as np
 from tf_agents.environments import py_environment, wrappers
@@ -20,6 +22,13 @@ def check_positive(name: str, value: int, unit: str) -> int:
   if not isinstance(value, numbers.Integral) or value < 1:
     raise ValueError(f'{name} must be a whole number of {unit}, at least 1, got {value!r}')
   return int(value)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+  """Words that suggest the names most like `name`, whatever their case; empty if none is."""
+  by_lower_case = {str(other).lower(): str(other) for other in known}
+  near = difflib.get_close_matches(str(name).lower(), by_lower_case, n=3)
+  return f'did you mean {" or ".join(by_lower_case[key] for key in near)}? ' if near else ''
 
 
 class ActionRepeat(wrappers.PyEnvironmentBaseWrapper):
@@ -52,15 +61,15 @@ class ActionRepeat(wrappers.PyEnvironmentBaseWrapper):
 
 
 class PixelObservation(wrappers.PyEnvironmentBaseWrapper):
-  """Replaces the observation by what `env.render()` shows: uint8 [height, width, 3].
+  """Replaces the observation by what `env.render()` shows: uint8 [height, width, channels].
 
   Renders once for each `reset` and `step`, and not before the first of them.
   """
 
-  def __init__(self, env: py_environment.PyEnvironment, height: int, width: int):
+  def __init__(self, env: py_environment.PyEnvironment, height: int, width: int, channels: int = 3):
     super().__init__(env)
     self._observation_spec = array_spec.BoundedArraySpec(
-      (height, width, 3), np.uint8, minimum=0, maximum=255, name='pixels'
+      (height, width, channels), np.uint8, minimum=0, maximum=255, name='pixels'
     )
 
   def observation_spec(self) -> array_spec.BoundedArraySpec:
