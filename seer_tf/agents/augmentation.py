@@ -27,7 +27,13 @@ def crop(images, tops, lefts, size: int):
 
 @gin.configurable
 class RandomCrop:
-  """Random crops for learning, the centre crop for acting (RAD, Laskin et al. 2020)."""
+  """Random crops for learning, the centre crop for acting (RAD, Laskin et al. 2020).
+
+  Attributes:
+    random: True, as two crops of an image differ.
+  """
+
+  random = True
 
   def __init__(self, image_size: int):
     """Crops to `image_size` x `image_size` pixels."""
@@ -58,3 +64,26 @@ class RandomCrop:
     """The crop that acting and evaluation see: [B, H, W, C] -> [B, s, s, C]."""
     top, left = ((side - self.image_size) // 2 for side in images.shape[1:3])
     return images[:, top : top + self.image_size, left : left + self.image_size]
+
+
+@gin.configurable
+class NoAugmentation:
+  """Leaves images as they are, as the published Atari agents do.
+
+  Attributes:
+    random: False: what acting encodes is what replay stores, so it is encoded once.
+  """
+
+  random = False
+
+  def output_shape(self, image_shape: Tuple[int, int, int]) -> Tuple[int, int, int]:
+    """The shape of images of shape [H, W, C]: the same."""
+    return tuple(image_shape)
+
+  def augment(self, images):
+    """Returns `images`."""
+    return images
+
+  def centre(self, images):
+    """Returns `images`."""
+    return images

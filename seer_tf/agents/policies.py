@@ -1,7 +1,10 @@
 """Policies on pixels: the lower encoder in front of a policy on latents."""
 
+from typing import Callable
+
 import tensorflow as tf
-from tf_agents.policies import tf_policy
+import tensorflow_probability as tfp
+from tf_agents.policies import q_policy, tf_policy
 from tf_agents.trajectories import policy_step
 
 
@@ -10,7 +13,8 @@ class EncodingPolicy(tf_policy.TFPolicy):
 
   With `stored_crops` > 0 the same pass also encodes that many random crops of the observation and
   returns them as the policy's info, float32 [B, stored_crops, D]: what replay stores of this
-  observation after the freeze. Each observation thus goes through the convolutions once.
+  observation after the freeze. Each observation thus goes through the convolutions once. An
+  augmentation that is not random adds no crops: the latent that acts is the one that is stored.
   """
 
   def __init__(self, time_step_spec, lower, augmentation, head_policy, stored_crops: int = 0):
@@ -37,11 +41,52 @@ class EncodingPolicy(tf_policy.TFPolicy):
   def _variables(self):
     return [*self._lower.variables, *self._head_policy.variables()]
 
+  def _encode(self, time_step):
+    """The time step on latents, and the latents to store."""
+    pixels, crops = time_step.observation, self._stored_crops
+    images = [self._augmentation.centre(pixels)]
+    if self._augmentation.random:
+      images += [self._augmentation.augment(pixels) for _ in range(crops)]
+    latents = tf.split(self._lower(tf.concat(images, axis=0)), len(images))
+    stored = latents[1:] if self._augmentation.random else latents * crops
+    info = tf.stack(stored, axis=1) if crops else ()
+    return time_step._replace(observation=latents[0]), info
+
   def _distribution(self, time_step, policy_state):
-    pixels = time_step.observation
-    crops = [self._augmentation.centre(pixels)]
-    crops += [self._augmentation.augment(pixels) for _ in range(self._stored_crops)]
-    latents = tf.split(self._lower(tf.concat(crops, axis=0)), len(crops))
-    step = self._head_policy.distribution(time_step._replace(observation=latents[0]), policy_state)
-    info = tf.stack(latents[1:], axis=1) if self._stored_crops else ()
-    return policy_step.PolicyStep(step.action, step.state, info)
+    time_step, info = self._encode(time_step)
+    return self._head_policy.distribution(time_step, policy_state)._replace(info=info)
+
+
+class EpsilonGreedyQPolicy(q_policy.QPolicy):
+  """The best action of a Q network with probability 1 - epsilon, else any.
+
+  Unlike TF-Agents' `EpsilonGreedyPolicy` it has a distribution, which policies that wrap it ask for
+  (`EncodingPolicy`, and the greedy policy that is saved), and can call its network as in training.
+  """
+
+  def __init__(
+    self, time_step_spec, action_spec, q_network, epsilon: Callable[[], float], training: bool
+  ):
+    """Acts with `q_network`.
+
+    Args:
+      time_step_spec: of what the network sees.
+      action_spec: one bounded integer from 0 on.
+      q_network: of observations -> Q values float32 [B, actions].
+      epsilon: called for each action.
+      training: passed to the network: whether noisy layers are noisy, anew for each action.
+    """
+    super().__init__(time_step_spec, action_spec, q_network)
+    self._epsilon = epsilon
+    self._training = training
+
+  def _distribution(self, time_step, policy_state):
+    values, policy_state = self._q_network(
+      time_step.observation, time_step.step_type, policy_state, training=self._training
+    )
+    actions, epsilon = values.shape[-1], self._epsilon()
+    best = tf.one_hot(tf.argmax(values, axis=-1), actions)
+    choice = tfp.distributions.Categorical(
+      probs=(1.0 - epsilon) * best + epsilon / actions, dtype=self.action_spec.dtype
+    )
+    return policy_step.PolicyStep(choice, policy_state)

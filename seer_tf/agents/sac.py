@@ -71,7 +71,15 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       actor_update_period: updates between two updates of actor and temperature.
       target_update_period: updates between two moves of the targets.
       train_step_counter: int64 variable that counts updates.
+
+    Raises:
+      ValueError: if actions are not one bounded array of floats.
     """
+    if not isinstance(action_spec, tf.TensorSpec) or not action_spec.dtype.is_floating:
+      raise ValueError(
+        f'SeerSacAgent needs continuous actions, got {action_spec}: bind Experiment.agent_fn = '
+        f'@SeerDqnAgent for discrete ones.'
+      )
     latent_spec = self._split(time_step_spec, lower_fn, augmentation)
     features = self.lower.features
     critic = lambda name: critic_fn(latents=slice(0, features), name=name)
@@ -132,12 +140,6 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
 
     return update
 
-  def _latents(self, observations):
-    """Latents [B, D] of o_t; what is latents already is left alone."""
-    if observations.shape.rank == 2:
-      return observations
-    return self.lower(self.augmentation.augment(observations))
-
   def _next_latents(self, observations):
     """Latents [B, D] of o_{t+n}: critic's half by the target encoder, actor's by the online one."""
     if observations.shape.rank == 2:
@@ -147,19 +149,6 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     critic_half = target.critic_latents(target.convolve(crops))
     actor_half = online.actor_latents(online.convolve(crops))
     return tf.stop_gradient(tf.concat([critic_half, actor_half], axis=-1))
-
-  def _descend(self, loss_fn, latents, tape, head, head_optimizer, lower, lower_optimizer):
-    """One descent of a loss: on its head and, through the latents, on its part of the encoder."""
-    with tf.GradientTape(watch_accessed_variables=False) as loss_tape:
-      loss_tape.watch([latents, *head])
-      loss = loss_fn(latents)
-    tf.debugging.check_numerics(loss, 'A loss is infinite or not a number.')
-    head_gradients, latent_gradient = loss_tape.gradient(loss, (head, latents))
-    head_optimizer.apply_gradients(zip(head_gradients, head))
-    if lower:
-      gradients = tape.gradient(latents, lower, output_gradients=latent_gradient)
-      lower_optimizer.apply_gradients(zip(gradients, lower))
-    return loss
 
   def _train(self, experience, weights=None):
     """One update from a `Transition` whose observations are pixels or latents.
@@ -181,7 +170,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     features = self.lower.features
 
     def critic_loss(z):
-      return self.critic_loss(
+      loss = self.critic_loss(
         split.on_latents(time_steps, z),
         action_steps.action,
         next_time_steps,
@@ -189,10 +178,12 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
         weights=weights,
         training=True,
       )
+      return tf_agent.LossInfo(loss, ())
 
     def actor_loss(z):
       own = tf.concat([tf.stop_gradient(z[:, :features]), z[:, features:]], axis=-1)
-      return self.actor_loss(split.on_latents(time_steps, own), weights=weights)
+      loss = self.actor_loss(split.on_latents(time_steps, own), weights=weights)
+      return tf_agent.LossInfo(loss, ())
 
     def update_actor():
       loss = self._descend(
@@ -203,7 +194,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
         self._actor_optimizer,
         self.lower.actor_variables,
         self._actor_lower_optimizer,
-      )
+      ).loss
       with tf.GradientTape() as alpha_tape:
         alpha_loss = self.alpha_loss(split.on_latents(time_steps, latents), weights=weights)
       gradient = alpha_tape.gradient(alpha_loss, self._log_alpha)
@@ -219,7 +210,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       self._critic_optimizer,
       self.lower.critic_variables,
       self._critic_lower_optimizer,
-    )
+    ).loss
     is_due = lambda period: tf.equal(self.train_step_counter % period, 0)
     actor_loss_value, alpha_loss_value = tf.cond(
       is_due(self._actor_update_period), update_actor, lambda: (tf.constant(0.0), tf.constant(0.0))

@@ -5,9 +5,10 @@ latents; whether these come out of the lower encoder inside the gradient tape or
 decided by `latents` alone, from the shape of what it is given.
 """
 
-from typing import Callable
+from typing import Callable, Optional, Sequence
 
 import tensorflow as tf
+from tf_agents.agents import tf_agent
 from tf_agents.policies import greedy_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
@@ -18,7 +19,15 @@ from seer_tf.networks import variables
 
 
 class SplitAgent:
-  """Mixed into a `TFAgent` over latents, in front of it; holds the part below the cut."""
+  """Mixed into a `TFAgent` over latents, in front of it; holds the part below the cut.
+
+  Attributes:
+    lower: the online lower encoder.
+    target_lower: the target network's.
+    phase: int32 variable, a `freeze.Phase`.
+    agent_steps: int64 variable, actions taken so far. Whoever collects keeps it; schedules of
+      exploration read it.
+  """
 
   def _split(self, time_step_spec, lower_fn: Callable[[], tf.keras.Model], augmentation):
     """Builds both lower encoders; call it before the TF-Agents constructor.
@@ -36,6 +45,7 @@ class SplitAgent:
     variables.copy(self.lower, self.target_lower)
     self.augmentation = augmentation
     self.phase = tf.Variable(int(freeze.Phase.PIXELS), trainable=False, name='phase')
+    self.agent_steps = tf.Variable(0, trainable=False, dtype=tf.int64, name='agent_steps')
     self._pixel_time_step_spec = tensor_spec.from_spec(time_step_spec)
     latent_spec = tf.TensorSpec([self.lower.latent_size], tf.float32, name='observation')
     return self._pixel_time_step_spec._replace(observation=latent_spec)
@@ -64,6 +74,52 @@ class SplitAgent:
     """Latents float32 [B, K, D] of K random crops of each of uint8 pixels [B, H, W, C]."""
     crops = [self.augmentation.augment(pixels) for _ in range(stored_crops)]
     return tf.stack(tf.split(self.lower(tf.concat(crops, axis=0)), stored_crops), axis=1)
+
+  def _latents(self, observations):
+    """Latents [B, D] of augmented pixels; what is latents already is left alone."""
+    if observations.shape.rank == 2:
+      return observations
+    return self.lower(self.augmentation.augment(observations))
+
+  def _descend(
+    self,
+    loss_fn: Callable[[tf.Tensor], tf_agent.LossInfo],
+    latents,
+    tape: tf.GradientTape,
+    head: Sequence[tf.Variable],
+    head_optimizer: tf.keras.optimizers.Optimizer,
+    lower: Sequence[tf.Variable],
+    lower_optimizer: tf.keras.optimizers.Optimizer,
+    clip_norm: Optional[float] = None,
+  ) -> tf_agent.LossInfo:
+    """One descent of a loss: on its head and, through the latents, on its part of the encoder.
+
+    Args:
+      loss_fn: latents -> `LossInfo`.
+      latents: [B, D].
+      tape: persistent, has recorded how `latents` came out of the lower encoder.
+      head: variables of the loss's own networks.
+      head_optimizer: theirs.
+      lower: variables of the lower encoder that this loss trains; none once it is frozen.
+      lower_optimizer: theirs.
+      clip_norm: largest norm of all these gradients together; longer ones are scaled down to it.
+
+    Returns:
+      What `loss_fn` returned.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as loss_tape:
+      loss_tape.watch([latents, *head])
+      loss_info = loss_fn(latents)
+    tf.debugging.check_numerics(loss_info.loss, 'A loss is infinite or not a number.')
+    gradients, latent_gradient = loss_tape.gradient(loss_info.loss, (head, latents))
+    if lower:
+      gradients = gradients + tape.gradient(latents, lower, output_gradients=latent_gradient)
+    if clip_norm is not None:
+      gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+    head_optimizer.apply_gradients(zip(gradients[: len(head)], head))
+    if lower:
+      lower_optimizer.apply_gradients(zip(gradients[len(head) :], lower))
+    return loss_info
 
   def freeze(self) -> str:
     """Freezes the lower encoders and enters the draining phase; returns the fingerprint."""

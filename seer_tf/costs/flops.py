@@ -17,7 +17,8 @@ class Costs(NamedTuple):
   """FLOPs of each thing that a run does."""
 
   act: int  # one action: encode the centre crop, run the actor's head
-  store: int  # encode one observation's crops for the table of latents
+  store: int  # encode, besides, what the table of latents stores of that observation
+  convert: int  # encode what it stores of an observation that was pixels in replay
   update_from_pixels: int  # mean over a period of the update's cadence
   update_from_latents: int  # the same
 
@@ -97,6 +98,46 @@ def sac(
   return Costs(
     act=flops(encode + sum(actor)),
     store=flops(stored_crops * encode),
+    convert=flops(stored_crops * encode),
+    update_from_pixels=flops(batch_size * (below + heads(True))),
+    update_from_latents=flops(batch_size * heads(False)),
+  )
+
+
+def dqn(
+  convolutions: Sequence[int],
+  streams: Sequence[Sequence[int]],
+  batch_size: int,
+  stored_crops: int,
+  double: bool,
+  augmented: bool,
+) -> Costs:
+  """FLOPs of DQN and its extensions.
+
+  An update runs, per transition: the online network over o_t forward and backward, the target one
+  over o_{t+n} forward and, with a double argmax, the online one over o_{t+n} forward.
+
+  Args:
+    convolutions: forward MAC of each convolution per image.
+    streams: per stream of the head (dueling: two), forward MAC of each of its layers.
+    batch_size: transitions per update.
+    stored_crops: crops that replay stores of each observation.
+    double: whether the online network chooses the next action.
+    augmented: whether what replay stores of an observation is not what acting encodes of it.
+  """
+  encode = sum(convolutions)
+  head = sum(sum(stream) for stream in streams)
+  networks = 2 if double else 1
+
+  def heads(latents_learn):
+    return sum(training_macs(stream, latents_learn) for stream in streams) + networks * head
+
+  below = training_macs(convolutions, False) + networks * encode
+  flops = lambda macs: int(FLOPS_PER_MAC * macs)
+  return Costs(
+    act=flops(encode + head),
+    store=flops(stored_crops * encode if augmented else 0),
+    convert=flops(stored_crops * encode),
     update_from_pixels=flops(batch_size * (below + heads(True))),
     update_from_latents=flops(batch_size * heads(False)),
   )

@@ -49,7 +49,7 @@ class Ledger:
 
   def converted(self, phase: str, observations: int):
     """Adds observations that were converted to latents to `phase`."""
-    self._flops[phase] += observations * self._costs.store
+    self._flops[phase] += observations * self._costs.convert
 
   @property
   def flops(self) -> int:

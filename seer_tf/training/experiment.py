@@ -12,10 +12,10 @@ import gin
 from tf_agents.environments import py_environment
 from tf_agents.train.utils import spec_utils
 
-from seer_tf.agents import augmentation, sac
+from seer_tf.agents import augmentation, dqn, sac  # noqa: F401 - gin knows what is imported
 from seer_tf.environments import dm_control
 from seer_tf.freezing import schedule
-from seer_tf.networks import encoders
+from seer_tf.networks import atari_encoders, encoders  # noqa: F401
 from seer_tf.replay import tables
 
 

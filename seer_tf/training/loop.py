@@ -145,6 +145,7 @@ class Run:
     experiment, ledger, collector = self._experiment, self._ledger, self._collector
     phase, from_latents = self._phase, int(self.agent.phase) == freeze.Phase.LATENTS
     while not is_done(collector.agent_steps):
+      self.agent.agent_steps.assign(collector.agent_steps)
       with ledger.timed(phase):
         collector.run()
         ledger.acted(phase, encoded=self._learner is not None, stored=from_latents)

@@ -46,3 +46,10 @@ def test_output_shape():
   assert augmentation.RandomCrop(84).output_shape((100, 100, 9)) == (84, 84, 9)
   with pytest.raises(ValueError, match='image_size is 84, larger than the rendered image of 64x64'):
     augmentation.RandomCrop(84).output_shape((64, 64, 9))
+
+
+def test_no_augmentation():
+  images = tf.random.uniform([2, 5, 4, 3])
+  none = augmentation.NoAugmentation()
+  assert none.augment(images) is images and none.centre(images) is images
+  assert none.output_shape([5, 4, 3]) == (5, 4, 3)

@@ -4,7 +4,7 @@ import math
 
 from seer_tf.costs import flops, ledger
 
-COSTS = flops.Costs(act=1, store=10, update_from_pixels=1000, update_from_latents=100)
+COSTS = flops.Costs(act=1, store=10, convert=20, update_from_pixels=1000, update_from_latents=100)
 
 
 def test_flops_and_counts_by_phase():
@@ -22,8 +22,8 @@ def test_flops_and_counts_by_phase():
   pixels, latents = book.phase('pixels'), book.phase('latents')
   assert (pixels['flops'], pixels['agent_steps'], pixels['updates']) == (2001, 2, 2)
   assert (latents['flops'], latents['agent_steps'], latents['updates']) == (511, 1, 5)
-  assert book.phase('draining')['flops'] == 30
-  assert book.flops == 2001 + 30 + 511
+  assert book.phase('draining')['flops'] == 60
+  assert book.flops == 2001 + 60 + 511
 
 
 def test_seconds_add_up_and_rates_follow():
