@@ -1,10 +1,12 @@
 r"""Measures speed and memory; prints one JSON object a line, and nothing else, on standard output.
 
     python -m launch.benchmark updates --agent=sac --image_size=84 --batch_size=128
+    python -m launch.benchmark updates --agent=rainbow --batch_size=32
     python -m launch.benchmark replay --domain=dmc
 
 updates: mean milliseconds of one learner update over whole cadence periods, in both phases, from
-data in memory (a pool of 512 transitions, a new batch drawn from it at each update).
+data in memory (a pool of 512 transitions, a new batch drawn from it at each update). Needs no
+simulator. The DQN family's copy to its target, once in thousands of updates, is no cadence here.
 
 replay: growth of a replay server's resident memory divided by the rows it holds, for pixels and for
 latents, with real frames of the task under a random policy.
@@ -20,7 +22,9 @@ import gin
 
 from launch import cli
 
-_AGENT = flags.DEFINE_enum('agent', 'sac', ['sac'], 'Agent whose updates are timed.')
+_AGENT = flags.DEFINE_enum(
+  'agent', 'sac', ['sac', 'dqn', 'rainbow'], 'Agent whose updates are timed.'
+)
 _DOMAIN = flags.DEFINE_enum('domain', 'dmc', ['dmc'], 'Whose frames fill replay.')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 84, 'Pixels of the crop that is learned from.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Transitions per update.')
@@ -32,17 +36,53 @@ _POOL = 512  # transitions in memory
 # Published settings: what a number stands for does not change with our own presets.
 _PRESETS = {
   'sac': 'gin_configs/cartpole_swingup_paper.gin',
+  'dqn': 'gin_configs/dqn_atari_paper.gin',
+  'rainbow': 'gin_configs/rainbow_atari_paper.gin',
   'dmc': 'gin_configs/cartpole_swingup_paper.gin',
 }
 
 
-def _bindings():
+def _bindings(name: str):
   """The sizes asked for; what is rendered is larger than its crop by the published 100 to 84."""
+  if name not in ('sac', 'dmc'):
+    return []  # learns from whole images, whose size `_stand_in` gives
   return [
     f'RandomCrop.image_size = {_IMAGE_SIZE.value}',
     f'dm_control.load.image_size = {_IMAGE_SIZE.value * 100 // 84}',
     'dm_control.load.shadows = False',
   ]
+
+
+def _stand_in():
+  """An environment that is no more than the specs of the one that the agent is timed for."""
+  import numpy as np
+  from tf_agents.environments import py_environment
+  from tf_agents.specs import array_spec
+
+  size, frame_stack, channels = _IMAGE_SIZE.value, 4, 1
+  action = array_spec.BoundedArraySpec((), np.int64, 0, 17, 'action')
+  if _AGENT.value == 'sac':
+    size, frame_stack, channels = size * 100 // 84, 3, 3
+    action = array_spec.BoundedArraySpec((1,), np.float32, -1, 1, 'action')
+  pixels = array_spec.BoundedArraySpec((size, size, channels * frame_stack), np.uint8, 0, 255)
+
+  class StandIn(py_environment.PyEnvironment):
+    def __init__(self):
+      super().__init__()
+      self.frame_stack = frame_stack
+
+    def observation_spec(self):
+      return pixels
+
+    def action_spec(self):
+      return action
+
+    def _reset(self):
+      raise NotImplementedError('There is no simulator behind these specs.')
+
+    _step = _reset
+
+  return StandIn()
 
 
 def _emit(**figures):
@@ -63,6 +103,7 @@ def _mean_ms(update: Callable[[], None], period: int, seconds: float):
 
 def updates():
   """Times learner updates from pixels, then from latents."""
+  import numpy as np
   import tensorflow as tf
   from tf_agents.trajectories import policy_step, trajectory
   from tf_agents.trajectories import time_step as ts
@@ -70,7 +111,7 @@ def updates():
   from seer_tf.training import experiment as experiment_lib
 
   experiment = experiment_lib.Experiment()
-  environment = experiment.environment_fn(seed=0)
+  environment = _stand_in()
   batch_size, action_spec = _BATCH_SIZE.value, environment.action_spec()
   agent = experiment.agent(environment, tf.Variable(0, dtype=tf.int64))
   agent.initialize()
@@ -79,8 +120,13 @@ def updates():
   pixels = [tf.cast(tf.random.uniform(pixels_shape, 0, 256, tf.int32), tf.uint8) for _ in range(2)]
   latents_shape = [_POOL, config.stored_crops, config.latent_size]
   latents = [tf.random.normal(latents_shape) for _ in range(2)]
-  actions = tf.random.uniform([_POOL, *action_spec.shape], -1, 1)
-  environment.close()
+  whole = np.issubdtype(action_spec.dtype, np.integer)
+  actions = tf.random.uniform(
+    [_POOL, *action_spec.shape],
+    action_spec.minimum.min(),
+    action_spec.maximum.max() + whole,
+    action_spec.dtype,
+  )
 
   def crop_of(stored):
     crop = tf.random.uniform([batch_size], 0, config.stored_crops, tf.int32)
@@ -142,7 +188,8 @@ def replay():
   config = experiment.replay_config(environment)
   agent = experiment.agent(environment, tf.Variable(0, dtype=tf.int64))
   files, bindings = cli.gin_arguments()
-  gin_arguments = [[_PRESETS[_DOMAIN.value], *files], [*_bindings(), *_capacities(), *bindings]]
+  bindings = [*_bindings(_DOMAIN.value), *_capacities(), *bindings]
+  gin_arguments = [[_PRESETS[_DOMAIN.value], *files], bindings]
 
   rng = np.random.default_rng(0)
   spec = environment.action_spec()
@@ -220,7 +267,7 @@ def main(command: str):
   measure, name = commands[command]
   from seer_tf.training import experiment  # noqa: F401 - defines what gin configures
 
-  cli.parse_gin([_PRESETS[name]], _bindings() + _capacities())
+  cli.parse_gin([_PRESETS[name]], _bindings(name) + _capacities())
   measure()
 
 
