@@ -1,6 +1,6 @@
 """Returns of a uniformly random policy on cartpole-swingup, the floor under every other return.
 
-    python -m studies.random_policy > studies/cartpole_swingup_cpu/random_seed0.csv
+python -m studies.random_policy > studies/cartpole_swingup_cpu/random_seed0.csv
 """
 
 from tf_agents.policies import random_py_policy

@@ -6,7 +6,7 @@ gin files and bindings; that is why they fit together.
 
 import dataclasses
 import functools
-from typing import Callable
+from typing import Callable, Optional
 
 import gin
 from tf_agents.environments import py_environment
@@ -25,8 +25,8 @@ class Experiment:
   """Builders and numbers of a run.
 
   Attributes:
-    environment_fn: (seed=) -> `PyEnvironment` with pixels uint8 [H, W, C]; called once for training
-      and once for evaluation.
+    environment_fn: (seed=) -> `PyEnvironment` with pixels uint8 [H, W, C], for training.
+    evaluation_environment_fn: the same for evaluation; None: `environment_fn`, called once more.
     agent_fn: (time_step_spec, action_spec, lower_fn=, augmentation=, train_step_counter=) -> a
       TF-Agents agent with the split of `agents.split`.
     lower_fn: (image_shape) -> lower encoder.
@@ -47,6 +47,7 @@ class Experiment:
   """
 
   environment_fn: Callable[..., py_environment.PyEnvironment] = dm_control.load
+  evaluation_environment_fn: Optional[Callable[..., py_environment.PyEnvironment]] = None
   agent_fn: Callable = sac.SeerSacAgent
   lower_fn: Callable = encoders.ControlEncoder
   augmentation_fn: Callable = augmentation.RandomCrop

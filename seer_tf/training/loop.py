@@ -57,7 +57,8 @@ class Run:
     self._root_dir = root_dir
     seeds = (None, None) if seed is None else (seed, seed + 1)
     self._environment = experiment.environment_fn(seed=seeds[0])
-    self._evaluation_environment = experiment.environment_fn(seed=seeds[1])
+    evaluation_environment_fn = experiment.evaluation_environment_fn or experiment.environment_fn
+    self._evaluation_environment = evaluation_environment_fn(seed=seeds[1])
     self._updates = tf.Variable(0, dtype=tf.int64, trainable=False, name='updates')
     self.agent = experiment.agent(self._environment, self._updates)
     self.replay_config = experiment.replay_config(self._environment)
