@@ -90,15 +90,12 @@ def make_dataset(
     chosen = tf.random.shuffle(tf.where(valid)[:, 0], int(order_seed))
     return tf.nest.map_structure(lambda leaf: tf.gather(leaf, chosen), batch)
 
-  spec = tables.window_spec(row, layout)
-  windows = reverb.TrajectoryDataset(
-    server_address=server_address,
-    table=table,
-    dtypes=tf.nest.map_structure(lambda leaf: leaf.dtype, spec),
-    shapes=tf.nest.map_structure(lambda leaf: leaf.shape, spec),
-    max_in_flight_samples_per_worker=max_in_flight or -(-2 * batch_size // draws_per_window),
-    num_workers_per_iterator=1,
-    rate_limiter_timeout_ms=int(1000 * timeout_seconds),
+  windows = tables.windows(
+    server_address,
+    table,
+    tables.window_spec(row, layout),
+    max_in_flight or -(-2 * batch_size // draws_per_window),
+    timeout_seconds,
   )
   batches = windows.batch(batch_size, drop_remainder=True).map(draw)
   batches = batches.rebatch(batch_size, drop_remainder=True).map(lambda batch: (batch, ()))

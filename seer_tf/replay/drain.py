@@ -89,16 +89,7 @@ def _batches(address, config, total, batch_size, timeout_seconds) -> tf.data.Dat
   spec = tables.window_spec(config.pixels_row, config.pixels_layout)
   # One sample in flight: if several travel in one message, Reverb's server (0.14) never frees the
   # data of those that this reading deletes, and memory would not fall. It costs no speed here.
-  samples = reverb.TrajectoryDataset(
-    server_address=address,
-    table='drain',
-    dtypes=tf.nest.map_structure(lambda leaf: leaf.dtype, spec),
-    shapes=tf.nest.map_structure(lambda leaf: leaf.shape, spec),
-    max_in_flight_samples_per_worker=1,
-    num_workers_per_iterator=1,  # more would lose the order
-    max_samples=total,
-    rate_limiter_timeout_ms=1000 * timeout_seconds,
-  )
+  samples = tables.windows(address, 'drain', spec, 1, timeout_seconds, max_samples=total)
 
   def own_rows(sample):
     rows = sample.data

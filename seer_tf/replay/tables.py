@@ -184,6 +184,39 @@ def window_spec(spec: Row, layout: Layout) -> Row:
   return Row(*(tf.TensorSpec([layout.window, *leaf.shape], leaf.dtype, divided) for leaf in spec))
 
 
+def windows(
+  server_address: str,
+  table: str,
+  spec: Row,
+  max_in_flight: int,
+  timeout_seconds: float,
+  max_samples: int = -1,
+) -> reverb.TrajectoryDataset:
+  """Items of a table of windows, as `ReplaySample`s whose data is a `Row` shaped like `spec`.
+
+  One worker reads, so that a table with a Fifo sampler gives them in order.
+
+  Args:
+    server_address: 'host:port'.
+    table: its name.
+    spec: its signature, `window_spec`.
+    max_in_flight: items asked for ahead.
+    timeout_seconds: limit of a wait for the table's first item; the dataset just ends then. A
+      server that is gone is waited for without limit: guard the reading itself.
+    max_samples: items after which the dataset ends; -1 for none.
+  """
+  return reverb.TrajectoryDataset(
+    server_address=server_address,
+    table=table,
+    dtypes=tf.nest.map_structure(lambda leaf: leaf.dtype, spec),
+    shapes=tf.nest.map_structure(lambda leaf: leaf.shape, spec),
+    max_in_flight_samples_per_worker=max_in_flight,
+    num_workers_per_iterator=1,
+    rate_limiter_timeout_ms=int(1000 * timeout_seconds),
+    max_samples=max_samples,
+  )
+
+
 def make_tables(config: ReplayConfig) -> List[reverb.Table]:
   """All tables of a replay server.
 

@@ -24,14 +24,7 @@ def own_rows(address, config):
   client = reverb.Client(address)
   blocks = client.server_info(timeout=20)['latents'].current_size
   seen = {}
-  dataset = reverb.TrajectoryDataset(
-    server_address=address,
-    table='latents',
-    dtypes=tf.nest.map_structure(lambda leaf: leaf.dtype, spec),
-    shapes=tf.nest.map_structure(lambda leaf: leaf.shape, spec),
-    max_in_flight_samples_per_worker=8,
-    rate_limiter_timeout_ms=10_000,
-  )
+  dataset = tables.windows(address, 'latents', spec, max_in_flight=8, timeout_seconds=10)
   for sample in dataset.take(4000):
     own = tables.Row(*(column.numpy()[: layout.block_length] for column in sample.data))
     seen[int(sample.info.key)] = own
