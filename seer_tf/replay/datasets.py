@@ -82,10 +82,10 @@ def make_dataset(
 
   def draw(sample):
     """Transitions [<= draws_per_window * B, ...] from windows [B, ...], in random order."""
-    drawn = []
+    rows, drawn = tables.unpack(sample.data, row), []
     for row_seed, crop_seed in zip(row_seeds, crop_seeds):
       own = tf.random.uniform([batch_size], 0, layout.block_length, tf.int32, int(row_seed))
-      drawn.append(build(sample.data, layout.history + own, int(crop_seed)))
+      drawn.append(build(rows, layout.history + own, int(crop_seed)))
     batch, valid = tf.nest.map_structure(lambda *leaves: tf.concat(leaves, 0), *drawn)
     chosen = tf.random.shuffle(tf.where(valid)[:, 0], int(order_seed))
     return tf.nest.map_structure(lambda leaf: tf.gather(leaf, chosen), batch)

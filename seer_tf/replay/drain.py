@@ -92,7 +92,7 @@ def _batches(address, config, total, batch_size, timeout_seconds) -> tf.data.Dat
   samples = tables.windows(address, 'drain', spec, 1, timeout_seconds, max_samples=total)
 
   def own_rows(sample):
-    rows = sample.data
+    rows = tables.unpack(sample.data, config.pixels_row)
     position = tf.fill([tf.shape(rows.reward)[0]], config.pixels_layout.history)
     indices = transitions.stack_indices(rows.step_type, position, config.frame_stack)
     own = tables.Row(*(column[:, config.pixels_layout.history] for column in rows))

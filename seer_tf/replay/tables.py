@@ -11,6 +11,10 @@ Each row is an *own* row of exactly one item; as history and lookahead it is sha
 neighbours, chunk by chunk, so that it is stored once. A pixel item owns one row: the history
 rebuilds its frame stack and the lookahead its n-step return. A latent item owns a block of rows,
 because an item costs the server about 2 KB whatever it holds, which is more than a latent.
+
+Columns. A table stores two: the observation, and all else of a row packed into bytes, because each
+chunk of each column costs the server about 1 KB, and each column of a sample its time. `pack` and
+`unpack` turn rows into stored ones and back.
 """
 
 import dataclasses
@@ -29,7 +33,7 @@ PADDING = 3
 
 
 class Row(NamedTuple):
-  """One row of a stream; in a table's signature, a window of them (shapes led by `window`).
+  """One row of a stream, or with a leading dimension of `window` the rows of an item.
 
   Attributes:
     observation: at t. Pixels: the newest frame only, uint8 [H, W, C]. Latents: float32 [K, D], of
@@ -39,6 +43,8 @@ class Row(NamedTuple):
     discount: float32, the environment's discount d_{t+1}: 0 where the episode truly ends, else 1.
     step_type: int32, of t: FIRST, MID, LAST or PADDING. A LAST row carries the observation that
       ended the episode; its action, reward and discount mean nothing.
+    number: int64, of the row in its stream, counted from 0; it stays the same when pixels become
+      latents. PADDING has -1. None in a row that is appended: one more than the row before.
   """
 
   observation: Any
@@ -46,6 +52,19 @@ class Row(NamedTuple):
   reward: Any
   discount: Any
   step_type: Any
+  number: Any = None
+
+
+class StoredRow(NamedTuple):
+  """A row as tables store it.
+
+  Attributes:
+    observation: as in `Row`.
+    rest: uint8 [bytes], the other fields of `Row`, one behind the other.
+  """
+
+  observation: Any
+  rest: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +165,7 @@ class ReplayConfig:
       reward=tf.TensorSpec((), tf.float32, 'reward'),
       discount=tf.TensorSpec((), tf.float32, 'discount'),
       step_type=tf.TensorSpec((), tf.int32, 'step_type'),
+      number=tf.TensorSpec((), tf.int64, 'number'),
     )
 
 
@@ -171,28 +191,67 @@ SERVER_SIGNATURE = {
 def padding_row(spec: Row) -> Row:
   """The row of zeros, marked PADDING, with which a writer fills windows at a stream's ends."""
   zeros = Row(*(np.zeros(leaf.shape, leaf.dtype.as_numpy_dtype) for leaf in spec))
-  return zeros._replace(step_type=np.asarray(PADDING, np.int32))
+  return zeros._replace(step_type=np.asarray(PADDING, np.int32), number=np.asarray(-1, np.int64))
 
 
-def window_spec(spec: Row, layout: Layout) -> Row:
-  """Specs of one item: those of a row, led by the window.
+def pack(row: Row) -> StoredRow:
+  """A row of arrays as tables store it."""
+  rest = b''.join(np.asarray(value).tobytes() for value in row[1:])
+  return StoredRow(row.observation, np.frombuffer(rest, np.uint8))
 
-  The name of each spec carries the layout, so that two configurations whose windows are equally
-  long but divided differently (a longer stack, a shorter return) are told apart.
+
+def unpack(stored: StoredRow, spec: Row) -> Row:
+  """Rows from what tables store of them.
+
+  Args:
+    stored: tensors with any leading dimensions, the same for both.
+    spec: specs of one row.
+
+  Returns:
+    `Row` of tensors with those leading dimensions.
+  """
+  stored = StoredRow(*map(tf.convert_to_tensor, stored))
+  leading = tf.shape(stored.rest)[:-1]
+  fields, first = [], 0
+  for leaf in spec[1:]:
+    last = first + _packed_bytes(leaf)
+    grouped = [] if leaf.dtype.size == 1 else [leaf.dtype.size]
+    shape = tf.concat([leading, leaf.shape, grouped], axis=0)
+    value = tf.bitcast(tf.reshape(stored.rest[..., first:last], shape), leaf.dtype)
+    fields.append(tf.ensure_shape(value, stored.rest.shape[:-1] + leaf.shape))
+    first = last
+  return Row(stored.observation, *fields)
+
+
+def _packed_bytes(leaf: tf.TensorSpec) -> int:
+  return leaf.shape.num_elements() * leaf.dtype.size
+
+
+def window_spec(spec: Row, layout: Layout) -> StoredRow:
+  """Specs of one item, as stored: those of a row, led by the window.
+
+  The names of the two specs carry the layout and the fields, so that two configurations whose
+  windows are equally long but divided differently (a longer stack, a shorter return), or packed
+  differently, are told apart.
   """
   divided = f'{layout.history}+{layout.block_length}+{layout.lookahead}'
-  return Row(*(tf.TensorSpec([layout.window, *leaf.shape], leaf.dtype, divided) for leaf in spec))
+  packed = ', '.join(f'{leaf.name} {leaf.dtype.name} {leaf.shape.as_list()}' for leaf in spec[1:])
+  window, rest = [layout.window], [sum(map(_packed_bytes, spec[1:]))]
+  return StoredRow(
+    tf.TensorSpec(window + spec.observation.shape, spec.observation.dtype, divided),
+    tf.TensorSpec(window + rest, tf.uint8, packed),
+  )
 
 
 def windows(
   server_address: str,
   table: str,
-  spec: Row,
+  spec: StoredRow,
   max_in_flight: int,
   timeout_seconds: float,
   max_samples: int = -1,
 ) -> reverb.TrajectoryDataset:
-  """Items of a table of windows, as `ReplaySample`s whose data is a `Row` shaped like `spec`.
+  """Items of a table of windows, as `ReplaySample`s whose data is a `StoredRow` like `spec`.
 
   One worker reads, so that a table with a Fifo sampler gives them in order.
 
@@ -301,7 +360,11 @@ def _entries(info) -> Mapping[str, Any]:
     name = '.'.join(str(key) for key in path)
     entries[name] = f'{spec.dtype.name} {spec.shape.as_list()}'
     if spec.name:
-      entries['rows of an item (history+own+lookahead)'] = spec.name
+      named = {
+        'observation': 'rows of an item (history+own+lookahead)',
+        'rest': 'fields packed into rest',
+      }
+      entries[named[name]] = spec.name
   return entries
 
 

@@ -15,9 +15,9 @@ from tf_agents.trajectories import trajectory as trajectory_lib
 
 from seer_tf.replay import tables
 
-# All columns but the observation compress the rows of so many items together, up to so many rows. A
-# chunk of a column costs the server about 1 KB whatever it holds, which for a number per row is
-# nearly all of it; but items wait in the client for their chunks, and Reverb warns of 50 and more.
+# All but the observation compresses the rows of so many items together, up to so many rows. A chunk
+# costs the server about 1 KB whatever it holds, which for a few numbers per row is nearly all; but
+# items wait in the client for their chunks, and Reverb warns of 50 and more.
 _NARROW_CHUNK_ITEMS = 16
 _NARROW_CHUNK_ROWS = 64
 
@@ -31,7 +31,7 @@ class RowWriter:
   rows, each lies in exactly one item as an own row, in order, and no item is padding only.
 
   Not guaranteed: that a row can be sampled before `flush` or `close` returned. Reverb sends in the
-  background an item whose chunks are full (16 to 64 rows in all columns but the observation), and
+  background an item whose chunks are full (16 to 64 rows in all but the observation), and
   rows of an unfinished block belong to no item yet. Rows that a full table has evicted since were
   acknowledged all the same. Not thread-safe.
 
@@ -78,6 +78,7 @@ class RowWriter:
     self._rows = 0
     self._acknowledged = 0
     self._position = 0  # rows in the stream, padding included
+    self._next_number = 0
     self._closed = False
 
     self._check_tables()
@@ -85,7 +86,7 @@ class RowWriter:
     longest_chunk = max(layout.chunk_length, narrow_chunk)
     keep = max(layout.window, longest_chunk)
     self._writer = client.trajectory_writer(num_keep_alive_refs=keep)
-    for name in tables.Row._fields:
+    for name in tables.StoredRow._fields:
       self._writer.configure(
         (name,),
         num_keep_alive_refs=keep,
@@ -108,7 +109,8 @@ class RowWriter:
     """Appends one row; creates an item if the row is the last of a window.
 
     Args:
-      row: arrays of the padding row's shapes and dtypes; they are copied.
+      row: arrays of the padding row's shapes and dtypes; they are copied. Without a number it gets
+        one more than the row before, 0 if there was none.
 
     Raises:
       TimeoutError: if the server fails to confirm earlier rows in time.
@@ -116,6 +118,8 @@ class RowWriter:
     """
     if self._closed:
       raise ValueError('The writer is closed; open another one for a new stream.')
+    if row.number is None:
+      row = row._replace(number=np.int64(self._next_number))
     row = tables.Row(*(np.asarray(value) for value in row))
     for name, value, pattern in zip(row._fields, row, self._padding_row):
       if value.shape != pattern.shape or value.dtype != pattern.dtype:
@@ -127,6 +131,7 @@ class RowWriter:
       for _ in range(self._layout.history):
         self._append(self._padding_row)
     self._append(row)
+    self._next_number = int(row.number) + 1
     self._rows += 1
     if self._rows % self._flush_every_rows == 0:
       self._wait(self._pending_items)
@@ -168,10 +173,12 @@ class RowWriter:
 
   def _append(self, row: tables.Row):
     items = self._items
-    self._writer.append(row)
+    self._writer.append(tables.pack(row))
     self._position += 1
     if self._items > items:
-      window = tables.Row(*(column[-self._layout.window :] for column in self._writer.history))
+      window = tables.StoredRow(
+        *(column[-self._layout.window :] for column in self._writer.history)
+      )
       for name in self._table_names:
         self._writer.create_item(name, priority=1.0, trajectory=window)
 

@@ -424,7 +424,8 @@ class Rooms:
     every = [self.window(room, action) for room in range(3) for action in range(2)]
     columns = [np.stack(column) for column in zip(*every)]
     kinds = [np.uint8, np.int64, np.float32, np.float32, np.int32]
-    return tables.Row(*(tf.constant(column.astype(k)) for column, k in zip(columns, kinds)))
+    numbers = tf.zeros(columns[-1].shape, tf.int64)
+    return tables.Row(*(tf.constant(c.astype(k)) for c, k in zip(columns, kinds)), numbers)
 
 
 @pytest.mark.parametrize(

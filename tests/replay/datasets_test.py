@@ -170,8 +170,9 @@ def test_nothing_to_sample_is_an_error_in_time(replay_servers):
 
   # A row that starts nothing, as the write head follows: it is sampled and dropped for ever.
   write(client, config, 'pixels', [[1]])
-  first = client.sample('pixels', 50, emit_timesteps=False)
-  starts = {sample.info.key for sample in first if sample.data[4][1] == FIRST}
+  first = client.sample('pixels', 50, emit_timesteps=False, unpack_as_table_signature=True)
+  kind = lambda sample: tables.unpack(sample.data, config.pixels_row).step_type[1]
+  starts = {sample.info.key for sample in first if kind(sample) == FIRST}
   client.mutate_priorities('pixels', deletes=list(starts))
   message = learn_until_error(iter(datasets.make_dataset(*arguments, timeout_seconds=1)))
   assert 'after 0 batches; the table holds 1 items (capacity 2000)' in message

@@ -57,6 +57,7 @@ def play(config, lengths, seed=0):
         reward=np.float32(rng.normal()),
         discount=np.float32(episode % 2 if ended else 1),
         step_type=np.int32(LAST if t == length else MID if t else FIRST),
+        number=np.int64(len(stream)),
       )
       stream.append((row, np.concatenate(stack, axis=-1)))
   return stream
@@ -91,21 +92,21 @@ def latents_writer(client, config):
   )
 
 
-def stored_blocks(client):
+def stored_blocks(client, config):
   """Every item of table `latents`, in the order of its rows."""
   items, size = {}, client.server_info(10)['latents'].current_size
   while len(items) < size:
     for sample in client.sample(
       'latents', 4 * size, emit_timesteps=False, unpack_as_table_signature=True
     ):
-      items[sample.info.key] = sample.data
-  return sorted(items.values(), key=lambda rows: rows.observation[0, 0, -1])
+      items[sample.info.key] = tables.unpack(sample.data, config.latents_row)
+  return sorted(items.values(), key=lambda rows: rows.number[0])
 
 
 def check_blocks(client, config, expected):
   """The table holds the `expected` rows, all of them, once, and each window goes on correctly."""
   layout = config.latents_layout
-  blocks = stored_blocks(client)
+  blocks = stored_blocks(client, config)
   assert len(blocks) == -(-len(expected) // layout.block_length)
   padding = tables.padding_row(config.latents_row)
   padded = expected + [padding] * layout.window
@@ -171,7 +172,7 @@ def test_stacks_survive_the_eviction_of_their_older_frames(replay_servers):
   writer = latents_writer(client, config)
   drain_lib.drain(client, config, encode, writer)
   writer.close()
-  first = stored_blocks(client)[0].observation[0, 0]
+  first = stored_blocks(client, config)[0].observation[0, 0]
   np.testing.assert_array_equal(first, [15, 16, 17])  # rows 17 to 21 were kept
 
 

@@ -1,5 +1,7 @@
 import dataclasses
 
+import hypothesis
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 import reverb
@@ -50,8 +52,9 @@ def test_windows_are_those_of_the_layouts():
     name: [tuple(spec.shape) for spec in made[name].signature]
     for name in ('pixels', 'drain', 'latents')
   }
-  pixels = [(5, 4, 6, 3), (5, 2), (5,), (5,), (5,)]  # 2 history + 1 + 2 lookahead
-  latents = [(10, 4, 5), (10, 2), (10,), (10,), (10,)]  # 8 + 2 lookahead
+  rest = 2 * 4 + 4 + 4 + 4 + 8  # action, reward, discount, step type, number
+  pixels = [(5, 4, 6, 3), (5, rest)]  # 2 history + 1 + 2 lookahead
+  latents = [(10, 4, 5), (10, rest)]  # 8 + 2 lookahead
   assert shapes == {'pixels': pixels, 'drain': pixels, 'latents': latents}
   assert made['latents'].signature.observation.dtype == tf.float32
   assert made['pixels'].signature.observation.dtype == tf.uint8
@@ -149,3 +152,29 @@ def test_variables_keep_only_the_newest_and_their_names(replay_servers):
     'agent_steps': 20,
     'updates': 4,
   }
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(
+  shape=st.sampled_from([(), (1,), (3,), (2, 2)]),
+  dtype=st.sampled_from(['float32', 'float64', 'int64', 'int32', 'uint8', 'int8']),
+  leading=st.sampled_from([(), (4,), (2, 3)]),
+  seed=st.integers(0, 99),
+)
+def test_packed_rows_come_back_bit_by_bit(shape, dtype, leading, seed):
+  config = dataclasses.replace(CONFIG, action_shape=shape, action_dtype=dtype)
+  spec, rng = config.latents_row, np.random.default_rng(seed)
+  random = lambda leaf: np.frombuffer(
+    rng.bytes(leaf.shape.num_elements() * leaf.dtype.size), leaf.dtype.as_numpy_dtype
+  ).reshape(leaf.shape)
+  rows = [tables.Row(*map(random, spec)) for _ in range(int(np.prod(leading)))]
+  stored = tables.StoredRow(*map(np.stack, zip(*map(tables.pack, rows))))
+  stored = [column.reshape(*leading, *column.shape[1:]) for column in stored]
+  # As in a graph, where no leading size is known.
+  signature = [tf.TensorSpec([None] * len(leading) + list(c.shape[len(leading) :])) for c in stored]
+  signature = [tf.TensorSpec(s.shape, c.dtype) for s, c in zip(signature, stored)]
+  unpack = tf.function(lambda *columns: tables.unpack(tables.StoredRow(*columns), spec), signature)
+  for leaf, column, name in zip(spec, unpack(*stored), tables.Row._fields):
+    assert (column.shape, column.dtype) == (tf.TensorShape(leading) + leaf.shape, leaf.dtype), name
+    wanted = np.stack([getattr(row, name) for row in rows]).tobytes()
+    assert column.numpy().tobytes() == wanted, name

@@ -101,6 +101,7 @@ def as_batch(windows):
     reward=column('reward', np.nan, np.float32),
     discount=column('discount', np.nan, np.float32),
     step_type=column('step_type', PADDING, np.int32),
+    number=tf.zeros([len(windows), len(windows[0])], tf.int64),
   )
 
 
@@ -257,11 +258,12 @@ def test_traces_with_unknown_batch_size(frame_stack):
   config = tables.ReplayConfig((SIDE, SIDE, 1), frame_stack, (2,), 'float32', 2, 1, 2, 10, 10)
   spec = tables.window_spec(config.pixels_row, config.pixels_layout)
   dataset = tf.data.Dataset.from_tensors(
-    tables.Row(*(tf.zeros(leaf.shape, leaf.dtype) for leaf in spec))
+    tables.StoredRow(*(tf.zeros(leaf.shape, leaf.dtype) for leaf in spec))
   )
   dataset = dataset.repeat(3).batch(2)
 
-  def build(rows):
+  def build(stored):
+    rows = tables.unpack(stored, config.pixels_row)
     position = tf.fill([tf.shape(rows.reward)[0]], frame_stack - 1)
     return transitions.pixels_transition(rows, position, frame_stack, 2, 0.9)
 

@@ -26,12 +26,13 @@ def own_rows(address, config):
   seen = {}
   dataset = tables.windows(address, 'latents', spec, max_in_flight=8, timeout_seconds=10)
   for sample in dataset.take(4000):
-    own = tables.Row(*(column.numpy()[: layout.block_length] for column in sample.data))
+    window = tables.unpack(sample.data, config.latents_row)
+    own = tables.Row(*(column.numpy()[: layout.block_length] for column in window))
     seen[int(sample.info.key)] = own
     if len(seen) == blocks:
       break
   assert len(seen) == blocks
-  ordered = sorted(seen.values(), key=lambda own: own.reward.max())
+  ordered = sorted(seen.values(), key=lambda own: own.number.max())
   rows = tables.Row(*(np.concatenate(column) for column in zip(*ordered)))
   real = rows.step_type != tables.PADDING
   return tables.Row(*(column[real] for column in rows))
