@@ -212,9 +212,7 @@ def replay():
   steps, frames = [], rows()
   with server.EmbeddedServer(*gin_arguments) as embedded:
     client = server.connect(embedded.address, config)
-    writer = writers.RowWriter(
-      client, ['pixels', 'drain'], config.pixels_layout, tables.padding_row(config.pixels_row)
-    )
+    writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
     for _ in tqdm.trange(_PIXEL_ROWS.value, desc='pixels', unit='row'):
       observation, row = next(frames)
       steps.append((observation, row))
@@ -227,7 +225,7 @@ def replay():
   with server.EmbeddedServer(*gin_arguments) as embedded:
     client = server.connect(embedded.address, config)
     writer = writers.RowWriter(
-      client, ['latents'], config.latents_layout, tables.padding_row(config.latents_row)
+      client, config.latents_layouts, tables.padding_row(config.latents_row)
     )
     # The same frames again and again, each time with other random crops.
     for first in tqdm.trange(0, _LATENT_ROWS.value, batch, desc='latents', unit='batch'):

@@ -7,10 +7,10 @@ Items. An item (what a table holds, evicts and samples) is a window over consecu
 
     [ history rows | own rows | lookahead rows ]
 
-Each row is an *own* row of exactly one item; as history and lookahead it is shared with its
-neighbours, chunk by chunk, so that it is stored once. A pixel item owns one row: the history
-rebuilds its frame stack and the lookahead its n-step return. A latent item owns a block of rows,
-because an item costs the server about 2 KB whatever it holds, which is more than a latent.
+Each row is an *own* row of exactly one item of a table; as history and lookahead it is shared with
+its neighbours, chunk by chunk, so that it is stored once. History rebuilds frame stacks, lookahead
+n-step returns. Items own blocks of rows where they can, because an item costs the server about 2 KB
+whatever it holds, which is more than a latent.
 
 Columns. A table stores two: the observation, and all else of a row packed into bytes, because each
 chunk of each column costs the server about 1 KB, and each column of a sample its time. `pack` and
@@ -95,10 +95,13 @@ class ReplayConfig:
     latent_size: D, numbers in one latent.
     stored_crops: K, random crops of each observation whose latents are stored.
     n_step: agent steps in the return of a sampled transition.
-    pixels_capacity: rows the pixel table holds; one row per agent step and one per episode.
+    pixels_capacity: rows the pixel table holds, rounded up to whole blocks; one row per agent step
+      and one per episode.
     latents_capacity: rows the latent table holds, rounded up to whole blocks.
     block_length: own rows of one latent item. Longer blocks save bookkeeping in the server; a
       sample ships a whole block to use one row of it, so they cost CPU in proportion.
+    pixels_block_length: own rows of one pixel item, with the same bargain: a sample ships that many
+      frames and its stacks.
     pixels_chunk_length: frames compressed together. Longer chunks compress better; a sample ships
       and unpacks whole chunks.
     latents_chunk_length: latent rows compressed together; at best a divisor of block_length.
@@ -117,6 +120,7 @@ class ReplayConfig:
   pixels_capacity: int
   latents_capacity: int
   block_length: int = 16
+  pixels_block_length: int = 1
   pixels_chunk_length: int = 8
   latents_chunk_length: int = 8
 
@@ -140,13 +144,30 @@ class ReplayConfig:
 
   @property
   def pixels_layout(self) -> Layout:
-    """How items of the `pixels` and `drain` tables divide their windows."""
-    return Layout(self.frame_stack - 1, 1, self.n_step, self.pixels_chunk_length)
+    """How items of the `pixels` table divide their windows."""
+    history, chunk = self.frame_stack - 1, self.pixels_chunk_length
+    return Layout(history, self.pixels_block_length, self.n_step, chunk)
+
+  @property
+  def drain_layout(self) -> Layout:
+    """How items of the `drain` table do: as many own rows as a chunk, and no future."""
+    chunk = self.pixels_chunk_length
+    return Layout(self.frame_stack - 1, chunk, 0, chunk)
 
   @property
   def latents_layout(self) -> Layout:
     """How items of the `latents` table divide their windows."""
     return Layout(0, self.block_length, self.n_step, self.latents_chunk_length)
+
+  @property
+  def pixels_layouts(self) -> Mapping[str, Layout]:
+    """Tables that a writer of pixels feeds."""
+    return {'pixels': self.pixels_layout, 'drain': self.drain_layout}
+
+  @property
+  def latents_layouts(self) -> Mapping[str, Layout]:
+    """Tables that a writer of latents feeds."""
+    return {'latents': self.latents_layout}
 
   @property
   def pixels_row(self) -> Row:
@@ -276,13 +297,27 @@ def windows(
   )
 
 
+def held(rows: int, capacity: int, layout: Layout) -> range:
+  """Numbers of the rows that a table holds after a stream of `rows` has been written and closed.
+
+  Args:
+    rows: appended by the writer, numbered from 0.
+    capacity: of the table, in rows.
+    layout: of the table.
+  """
+  evicted = max(
+    0, math.ceil(rows / layout.block_length) - math.ceil(capacity / layout.block_length)
+  )
+  return range(evicted * layout.block_length, rows)
+
+
 def make_tables(config: ReplayConfig) -> List[reverb.Table]:
   """All tables of a replay server.
 
-  pixels: an item per row with its frame stack and its n-step future, sampled uniformly.
-  drain: twin of `pixels`. A writer puts each item into both, and each hands it out once here, in
-    order: so pixels become latents at the freeze. Frames are shared between the two; both evict
-    the same item, the oldest, at the same time.
+  pixels: an item per row (or few) with frame stacks and n-step future, sampled uniformly.
+  drain: the same rows in blocks. A writer puts each row into both, and each comes out of here once,
+    in order: so pixels become latents at the freeze. Frames are shared between the two. It holds
+    a block or two of rows more than `pixels`, which has already evicted these.
   latents: an item per block of `block_length` rows. Blocks are sampled uniformly and a consumer
     draws rows uniformly inside, so every stored row is equally likely.
   variables, server: one item each, the newest; see the two signatures above.
@@ -291,13 +326,17 @@ def make_tables(config: ReplayConfig) -> List[reverb.Table]:
   Row order holds within one stream; several writers' items are interleaved.
   """
   pixels = window_spec(config.pixels_row, config.pixels_layout)
+  drain = window_spec(config.pixels_row, config.drain_layout)
   latents = window_spec(config.latents_row, config.latents_layout)
-  blocks = math.ceil(config.latents_capacity / config.block_length)
+  blocks = lambda rows, layout: math.ceil(rows / layout.block_length)
+  pixel_blocks = blocks(config.pixels_capacity, config.pixels_layout)
+  drain_blocks = blocks(pixel_blocks * config.pixels_block_length, config.drain_layout) + 1
+  latent_blocks = blocks(config.latents_capacity, config.latents_layout)
   uniform, fifo = reverb.selectors.Uniform, reverb.selectors.Fifo
   return [
-    _table('pixels', uniform(), config.pixels_capacity, pixels),
-    _table('drain', fifo(), config.pixels_capacity, pixels, max_times_sampled=1),
-    _table('latents', uniform(), blocks, latents),
+    _table('pixels', uniform(), pixel_blocks, pixels),
+    _table('drain', fifo(), drain_blocks, drain, max_times_sampled=1),
+    _table('latents', uniform(), latent_blocks, latents),
     _table('variables', fifo(), 1, VARIABLES_SIGNATURE),
     _table('server', fifo(), 1, SERVER_SIGNATURE),
   ]

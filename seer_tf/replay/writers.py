@@ -1,13 +1,12 @@
-"""Writing one stream of rows into replay: every row lies in exactly one item as its own row.
+"""Writing one stream of rows into replay: in each table every row is an own row of just one item.
 
 An observer of a TF-Agents driver is then no more than
 
-    writer = RowWriter(client, ['pixels', 'drain'], config.pixels_layout,
-                       tables.padding_row(config.pixels_row))
+    writer = RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
     observer = lambda trajectory: writer.append(pixels_row(trajectory, frame_channels=3))
 """
 
-from typing import Callable, Sequence
+from typing import Callable, Mapping
 
 import numpy as np
 import reverb
@@ -23,12 +22,12 @@ _NARROW_CHUNK_ROWS = 64
 
 
 class RowWriter:
-  """Feeds one endless stream of rows into one or more tables of equal layout.
+  """Feeds one endless stream of rows into one or more tables, each with its layout of items.
 
-  The stream begins with `history` rows of padding. As soon as the lookahead of a block of own rows
-  has been appended, an item of the whole window is created in every table; the tables share its
-  chunks. `close` fills the last block and its lookahead with padding. So whatever the number of
-  rows, each lies in exactly one item as an own row, in order, and no item is padding only.
+  The stream begins with `history` rows of padding. As soon as the lookahead of a table's block of
+  own rows has been appended, an item of the whole window is created there; tables share chunks.
+  `close` fills the last blocks and their lookahead with padding. So whatever the number of rows,
+  each table has each as an own row of exactly one item, in order, and no item is padding only.
 
   Not guaranteed: that a row can be sampled before `flush` or `close` returned. Reverb sends in the
   background an item whose chunks are full (16 to 64 rows in all but the observation), and
@@ -45,8 +44,7 @@ class RowWriter:
   def __init__(
     self,
     client: reverb.Client,
-    table_names: Sequence[str],
-    layout: tables.Layout,
+    layouts: Mapping[str, tables.Layout],
     padding_row: tables.Row,
     flush_every_rows: int = 8,
     timeout_seconds: int = 60,
@@ -56,8 +54,8 @@ class RowWriter:
 
     Args:
       client: of the replay server.
-      table_names: tables that get every item, with signatures of this layout.
-      layout: how an item divides its window.
+      layouts: how an item of each table divides its window. They must agree in chunk length and
+        history, as the tables share chunks and padding.
       padding_row: `tables.padding_row` of the tables' row spec; rows must have its shapes, dtypes.
       flush_every_rows: after this many rows `append` waits until the server confirmed all but the
         items that still wait for their chunk to fill. It bounds the client's memory.
@@ -66,11 +64,14 @@ class RowWriter:
 
     Raises:
       TimeoutError: if the server does not answer.
-      ValueError: if the server has no table of that name.
+      ValueError: if the server has no table of that name, or the layouts do not agree.
     """
+    shared = {(layout.chunk_length, layout.history) for layout in layouts.values()}
+    if len(shared) != 1:
+      raise ValueError(f'Layouts of one writer differ in chunk length or history: {layouts}.')
+    [(chunk_length, self._history)] = shared
     self._client = client
-    self._table_names = tuple(table_names)
-    self._layout = layout
+    self._layouts = dict(layouts)
     self._padding_row = padding_row
     self._flush_every_rows = flush_every_rows
     self._timeout_seconds = timeout_seconds
@@ -82,18 +83,21 @@ class RowWriter:
     self._closed = False
 
     self._check_tables()
-    narrow_chunk = min(_NARROW_CHUNK_ITEMS * layout.block_length, _NARROW_CHUNK_ROWS)
-    longest_chunk = max(layout.chunk_length, narrow_chunk)
-    keep = max(layout.window, longest_chunk)
+    shortest_block = min(layout.block_length for layout in layouts.values())
+    narrow_chunk = min(_NARROW_CHUNK_ITEMS * shortest_block, _NARROW_CHUNK_ROWS)
+    longest_chunk = max(chunk_length, narrow_chunk)
+    keep = max(longest_chunk, *(layout.window for layout in layouts.values()))
     self._writer = client.trajectory_writer(num_keep_alive_refs=keep)
     for name in tables.StoredRow._fields:
       self._writer.configure(
         (name,),
         num_keep_alive_refs=keep,
-        max_chunk_length=layout.chunk_length if name == 'observation' else longest_chunk,
+        max_chunk_length=chunk_length if name == 'observation' else longest_chunk,
       )
     # At most that many items wait for open chunks to fill; waiting for them would cut these short.
-    self._pending_items = len(self._table_names) * -(-longest_chunk // layout.block_length)
+    self._pending_items = sum(
+      -(-longest_chunk // layout.block_length) for layout in layouts.values()
+    )
 
   @property
   def rows(self) -> int:
@@ -128,11 +132,11 @@ class RowWriter:
           f'expected {pattern.dtype} {list(pattern.shape)}.'
         )
     if not self._position:
-      for _ in range(self._layout.history):
+      for _ in range(self._history):
         self._append(self._padding_row)
+    self._rows += 1
     self._append(row)
     self._next_number = int(row.number) + 1
-    self._rows += 1
     if self._rows % self._flush_every_rows == 0:
       self._wait(self._pending_items)
 
@@ -145,7 +149,7 @@ class RowWriter:
       TimeoutError: if that takes longer than `timeout_seconds`.
     """
     self._wait(0)
-    self._acknowledged = min(self._rows, self._items * self._layout.block_length)
+    self._acknowledged = self._owned
 
   def close(self):
     """Pads the stream so that every row lies in an item, and flushes. May be called twice.
@@ -155,31 +159,33 @@ class RowWriter:
     """
     if not self._closed:
       self._closed = True
-      blocks = -(-self._rows // self._layout.block_length)
-      while self._items < blocks:
+      while self._owned < self._rows:
         self._append(self._padding_row)
     self.flush()
 
+  def _items(self, layout: tables.Layout) -> int:
+    """Items created in a table of this layout."""
+    owned = max(0, self._position - layout.history - layout.lookahead)
+    return min(owned // layout.block_length, -(-self._rows // layout.block_length))
+
   @property
-  def _items(self) -> int:
-    """Items created in each table."""
-    return max(0, self._position + self._layout.block_length - self._layout.window) // (
-      self._layout.block_length
-    )
+  def _owned(self) -> int:
+    """Rows that are an own row of an item in every table."""
+    owned = (self._items(layout) * layout.block_length for layout in self._layouts.values())
+    return min(self._rows, *owned)
 
   @property
   def _names(self) -> str:
-    return f'table{"s"[: len(self._table_names) > 1]} {", ".join(self._table_names)}'
+    return f'table{"s"[: len(self._layouts) > 1]} {", ".join(self._layouts)}'
 
   def _append(self, row: tables.Row):
-    items = self._items
+    items = {name: self._items(layout) for name, layout in self._layouts.items()}
     self._writer.append(tables.pack(row))
     self._position += 1
-    if self._items > items:
-      window = tables.StoredRow(
-        *(column[-self._layout.window :] for column in self._writer.history)
-      )
-      for name in self._table_names:
+    for name, layout in self._layouts.items():
+      if self._items(layout) > items[name]:
+        columns = self._writer.history
+        window = tables.StoredRow(*(column[-layout.window :] for column in columns))
         self._writer.create_item(name, priority=1.0, trajectory=window)
 
   def _wait(self, pending_items: int):
@@ -191,8 +197,8 @@ class RowWriter:
         self._check_server()
     raise TimeoutError(
       f'Replay server {self._client.server_address} did not confirm items for {self._names} '
-      f'within {self._timeout_seconds} s: {self._rows} rows written, {self._items} items created '
-      f'per table, {self._acknowledged} rows acknowledged. Is the server running?'
+      f'within {self._timeout_seconds} s: {self._rows} rows written, {self._owned} of them '
+      f'in items, {self._acknowledged} rows acknowledged. Is the server running?'
     )
 
   def _check_tables(self):
@@ -205,7 +211,7 @@ class RowWriter:
         f'Replay server {address} did not answer within {self._timeout_seconds} s, so that '
         f'{self._names} cannot be written. Is the server running?'
       ) from error
-    missing = sorted(set(self._table_names) - known.keys())
+    missing = sorted(self._layouts.keys() - known.keys())
     if missing:
       raise ValueError(
         f'Replay server {address} has no table {", ".join(missing)}; '

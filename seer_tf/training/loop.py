@@ -107,7 +107,7 @@ class Run:
     self._collector = collector_lib.Collector(self._environment)
     self._publish()
 
-    pixels = self._writer(['pixels', 'drain'], config.pixels_layout, config.pixels_row)
+    pixels = self._writer(config.pixels_layouts, config.pixels_row)
     write_pixels = lambda trajectory: pixels.append(
       writers.pixels_row(trajectory, config.frame_shape[-1])
     )
@@ -122,8 +122,9 @@ class Run:
     self._evaluate()
     self._measure(config.pixels_capacity, pixels.rows)
 
-    latents = self._writer(['latents'], config.latents_layout, config.latents_row)
-    self._switch(latents)
+    latents = self._writer(config.latents_layouts, config.latents_row)
+    held = tables.held(pixels.rows, config.pixels_capacity, config.pixels_layout)
+    self._switch(held, latents)
     write_latents = lambda trajectory: latents.append(writers.latents_row(trajectory))
     self._collector.act_with(_eager(agent.storing_policy(config.stored_crops)), [write_latents])
     self._advance(lambda agent_steps: agent_steps >= experiment.total_agent_steps)
@@ -158,8 +159,8 @@ class Run:
       if collector.agent_steps % experiment.evaluation_period == 0:
         self._evaluate()
 
-  def _switch(self, latents: writers.RowWriter):
-    """Freezes the lower encoder and turns every row of pixels in replay into one of latents."""
+  def _switch(self, held: range, latents: writers.RowWriter):
+    """Freezes the lower encoder and turns the rows of pixels that replay holds into latents."""
     with self._ledger.timed('draining'):
       self._learner.stop_feeding()
       self._fingerprint = self.agent.freeze()
@@ -169,6 +170,7 @@ class Run:
       rows = drain.drain(
         self._client,
         self.replay_config,
+        held,
         encode,
         latents,
         self._experiment.conversion_batch_size,
@@ -208,11 +210,10 @@ class Run:
       draws_per_window=draws_per_window,
     )
 
-  def _writer(self, names, layout, row_spec) -> writers.RowWriter:
+  def _writer(self, layouts, row_spec) -> writers.RowWriter:
     return writers.RowWriter(
       self._client,
-      names,
-      layout,
+      layouts,
       tables.padding_row(row_spec),
       timeout_seconds=_TIMEOUT_SECONDS,
       check_server=self._check_server,

@@ -127,7 +127,7 @@ def test_resident_memory_is_published_and_falls_when_replay_is_emptied(gin_file)
   with Run(gin_file, stdin=subprocess.DEVNULL) as run:  # whose end it was not asked to heed
     client = server.connect(run.address, CONFIG)
     writer = writers.RowWriter(
-      client, ['pixels'], CONFIG.pixels_layout, tables.padding_row(CONFIG.pixels_row)
+      client, {'pixels': CONFIG.pixels_layout}, tables.padding_row(CONFIG.pixels_row)
     )
     row = tables.padding_row(CONFIG.pixels_row)._replace(step_type=np.int32(1))
     for _ in range(rows):  # noise, so that nothing is gained by compression

@@ -41,7 +41,7 @@ def write(client, config, table, streams):
   layout = config.pixels_layout if pixels else config.latents_layout
   written = []
   for lengths in streams:
-    writer = writers.RowWriter(client, [table], layout, tables.padding_row(spec))
+    writer = writers.RowWriter(client, {table: layout}, tables.padding_row(spec))
     for episode, length in enumerate(lengths):
       for t in range(length + 1):
         i = len(written)

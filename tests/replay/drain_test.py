@@ -77,19 +77,20 @@ def latents_of(step):
 
 
 def write_pixels(client, config, stream):
-  writer = writers.RowWriter(
-    client, ['pixels', 'drain'], config.pixels_layout, tables.padding_row(config.pixels_row)
-  )
+  writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
   for row, _ in stream:
     writer.append(row)
   writer.close()
   assert writer.acknowledged == len(stream)
 
 
+def held_rows(config, stream):
+  """Numbers of the rows of a whole stream that table `pixels` still holds."""
+  return tables.held(len(stream), config.pixels_capacity, config.pixels_layout)
+
+
 def latents_writer(client, config):
-  return writers.RowWriter(
-    client, ['latents'], config.latents_layout, tables.padding_row(config.latents_row)
-  )
+  return writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
 
 
 def stored_blocks(client, config):
@@ -133,6 +134,7 @@ def check_blocks(client, config, expected):
     n_step=st.integers(1, 4),
     block_length=st.integers(1, 8),
     capacity=st.integers(1, 60),
+    pixels_block_length=st.integers(1, 4),
     pixels_chunk_length=st.integers(1, 5),
     latents_chunk_length=st.integers(1, 5),
   ),
@@ -147,12 +149,16 @@ def test_rows_come_out_in_order_exactly_once(replay_servers, lengths, cut, confi
   write_pixels(client, config, before)
   writer = latents_writer(client, config)
   seen = []
+  held = held_rows(config, before)
   converted = drain_lib.drain(
-    client, config, encode, writer, batch_size, lambda *counts: seen.append(counts), 20
+    client, config, held, encode, writer, batch_size, lambda *counts: seen.append(counts), 20
   )
-  kept = before[-config.pixels_capacity :]
+  kept = before[held.start :]
+  # The table holds whole blocks, of which the last need not be full.
+  capacity, block = config.pixels_capacity, config.pixels_block_length
+  assert abs(len(kept) - min(len(before), capacity)) < block
   assert converted == len(kept) == writer.rows
-  done = [*range(0, len(kept), batch_size), len(kept)]
+  done = [0, *range(0, len(kept), batch_size), len(kept)]
   assert seen == [(count, len(kept)) for count in (done if kept else [0])]
   assert client.server_info(10)['drain'].current_size == 0
   assert client.server_info(10)['pixels'].current_size == 0
@@ -170,7 +176,7 @@ def test_stacks_survive_the_eviction_of_their_older_frames(replay_servers):
   client = server.connect(replay_servers.start(config), config)
   write_pixels(client, config, stream)
   writer = latents_writer(client, config)
-  drain_lib.drain(client, config, encode, writer)
+  drain_lib.drain(client, config, held_rows(config, stream), encode, writer)
   writer.close()
   first = stored_blocks(client, config)[0].observation[0, 0]
   np.testing.assert_array_equal(first, [15, 16, 17])  # rows 17 to 21 were kept
@@ -182,34 +188,33 @@ def test_nothing_to_convert(replay_servers):
   seen = []
   writer = latents_writer(client, config)
   progress = lambda *counts: seen.append(counts)
-  assert drain_lib.drain(client, config, encode, writer, progress=progress) == 0
+  assert drain_lib.drain(client, config, range(0), encode, writer, progress=progress) == 0
   assert seen == [(0, 0)]
 
 
 def test_encoder_of_another_width_is_refused(replay_servers):
   config = make_config()
   client = server.connect(replay_servers.start(config), config)
-  write_pixels(client, config, play(config, [5]))
+  stream = play(config, [5])
+  write_pixels(client, config, stream)
   writer = latents_writer(client, config)
   with pytest.raises(ValueError, match=r'shape \(6, 2, 2\); expected \(6, 2, 3\)'):
-    drain_lib.drain(client, config, lambda images: encode(images)[..., 1:], writer)
+    narrow = lambda images: encode(images)[..., 1:]
+    drain_lib.drain(client, config, held_rows(config, stream), narrow, writer)
 
 
 def test_rows_taken_by_someone_else_are_noticed(replay_servers):
-  config = make_config()
+  config = make_config(pixels_chunk_length=2)
   client = server.connect(replay_servers.start(config), config)
-  write_pixels(client, config, play(config, [9]))
+  stream = play(config, [9])
+  write_pixels(client, config, stream)
+  assert len(list(client.sample('drain', 2))) == 2  # the blocks of rows 0 to 3
 
-  def progress(done, total):
-    if not done:
-      assert len(list(client.sample('drain', 4))) == 4
-
+  writer = latents_writer(client, config)
   with pytest.raises(TimeoutError) as error:
-    drain_lib.drain(
-      client, config, encode, latents_writer(client, config), 3, progress, timeout_seconds=1
-    )
+    drain_lib.drain(client, config, held_rows(config, stream), encode, writer, 3, timeout_seconds=1)
   text = str(error.value)
-  assert client.server_address in text and 'table drain, 6 of 10 rows converted' in text
+  assert client.server_address in text and 'table drain, 6 of 10 rows read' in text
   assert 'something else' in text and '\n' not in text
 
 
@@ -233,7 +238,7 @@ BINDINGS = (
 
 def write_noise(client, rows):
   rng = np.random.default_rng(0)
-  row = tables.padding_row(EMBEDDED.pixels_row)
+  row = tables.padding_row(EMBEDDED.pixels_row)._replace(number=None)
   frames = (rng.integers(0, 256, EMBEDDED.frame_shape, np.uint8) for _ in range(rows))
   write_pixels(
     client,
@@ -259,16 +264,17 @@ def test_server_lost_while_draining(number):
 
     writer = writers.RowWriter(
       client,
-      ['latents'],
-      EMBEDDED.latents_layout,
+      EMBEDDED.latents_layouts,
       tables.padding_row(EMBEDDED.latents_row),
       timeout_seconds=2,
     )
     with pytest.raises(TimeoutError) as error:
-      drain_lib.drain(client, EMBEDDED, encode_noise, writer, 32, progress, timeout_seconds=2)
+      drain_lib.drain(
+        client, EMBEDDED, range(2000), encode_noise, writer, 32, progress, timeout_seconds=2
+      )
   text = str(error.value)
   assert embedded.address in text and '\n' not in text
-  assert 'of 2000 rows converted' in text or 'table latents' in text
+  assert 'of 2000 rows read' in text or 'table latents' in text
 
 
 def test_server_frees_frames_as_they_leave():
@@ -290,11 +296,12 @@ def test_server_frees_frames_as_they_leave():
       highest.append(process.memory_info().rss)
       if done == rows // 2:
         wait_for_memory(client, peak - 0.3 * frame_bytes)
-        read = total - client.server_info(10)['drain'].current_size
-        assert read - done <= 3 * batch_size + 2  # and this process holds little, however slow
+        queued = client.server_info(10)['drain'].current_size * EMBEDDED.pixels_chunk_length
+        # And this process holds little, however slow: batches read, encoded and being written.
+        assert total - queued - done <= 6 * batch_size
 
     writer = latents_writer(client, EMBEDDED)
-    drain_lib.drain(client, EMBEDDED, encode_noise, writer, batch_size, progress)
+    drain_lib.drain(client, EMBEDDED, range(rows), encode_noise, writer, batch_size, progress)
     assert max(highest) < peak + latent_bytes + slack
     wait_for_memory(client, empty + 0.3 * frame_bytes + 2 * latent_bytes)
 

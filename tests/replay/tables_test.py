@@ -17,7 +17,7 @@ CONFIG = tables.ReplayConfig(
   latent_size=5,
   stored_crops=4,
   n_step=2,
-  pixels_capacity=50,
+  pixels_capacity=56,
   latents_capacity=100,
   block_length=8,
 )
@@ -42,8 +42,8 @@ def test_senseless_configuration_is_named(change, message):
 def test_windows_are_those_of_the_layouts():
   made = {table.name: table.info for table in tables.make_tables(CONFIG)}
   assert {name: info.max_size for name, info in made.items()} == {
-    'pixels': 50,
-    'drain': 50,
+    'pixels': 56,
+    'drain': 8,  # 56 rows in blocks of a chunk, 8, and one more
     'latents': 13,  # 100 rows in blocks of 8, rounded up
     'variables': 1,
     'server': 1,
@@ -55,7 +55,8 @@ def test_windows_are_those_of_the_layouts():
   rest = 2 * 4 + 4 + 4 + 4 + 8  # action, reward, discount, step type, number
   pixels = [(5, 4, 6, 3), (5, rest)]  # 2 history + 1 + 2 lookahead
   latents = [(10, 4, 5), (10, rest)]  # 8 + 2 lookahead
-  assert shapes == {'pixels': pixels, 'drain': pixels, 'latents': latents}
+  drain = [(10, 4, 6, 3), (10, rest)]  # 2 history + 8
+  assert shapes == {'pixels': pixels, 'drain': drain, 'latents': latents}
   assert made['latents'].signature.observation.dtype == tf.float32
   assert made['pixels'].signature.observation.dtype == tf.uint8
 
@@ -63,7 +64,7 @@ def test_windows_are_those_of_the_layouts():
 def test_an_equal_configuration_differs_in_nothing(replay_servers):
   info = reverb.Client(replay_servers.start(CONFIG)).server_info(timeout=20)
   assert tables.differences(CONFIG, info) == []
-  chunked = dataclasses.replace(CONFIG, pixels_chunk_length=1)
+  chunked = dataclasses.replace(CONFIG, latents_chunk_length=1)
   assert tables.differences(chunked, info) == []
 
 
@@ -73,8 +74,8 @@ def test_an_equal_configuration_differs_in_nothing(replay_servers):
     (
       {'pixels_capacity': 80},
       [
-        'table pixels: max_size is 50 on the server, 80 in the configuration',
-        'table drain: max_size is 50 on the server, 80 in the configuration',
+        'table pixels: max_size is 56 on the server, 80 in the configuration',
+        'table drain: max_size is 8 on the server, 11 in the configuration',
       ],
     ),
     (
@@ -86,13 +87,19 @@ def test_an_equal_configuration_differs_in_nothing(replay_servers):
     ),
     (
       # Equally long windows, divided differently.
-      {'frame_stack': 2, 'n_step': 3, 'block_length': 7, 'latents_capacity': 91},
+      {
+        'frame_stack': 2,
+        'n_step': 3,
+        'block_length': 7,
+        'latents_capacity': 91,
+        'pixels_chunk_length': 9,
+      },
       [
         f'table {table}: rows of an item (history+own+lookahead) is {server} on the server, '
         f'{ours} in the configuration'
         for table, server, ours in [
           ('pixels', '2+1+2', '1+1+3'),
-          ('drain', '2+1+2', '1+1+3'),
+          ('drain', '2+8+0', '1+9+0'),
           ('latents', '0+8+2', '0+7+3'),
         ]
       ],

@@ -83,29 +83,38 @@ def assert_equal_items(actual, expected):
   frame_stack=st.integers(1, 4),
   n_step=st.integers(1, 5),
   block_length=st.integers(1, 6),
+  pixels_block_length=st.integers(1, 4),
   chunk_length=st.integers(1, 9),
   flush_after=st.sets(st.integers(1, 30), max_size=3),
 )
 def test_each_row_is_owned_by_one_item_with_its_neighbours(
-  replay_servers, lengths, frame_stack, n_step, block_length, chunk_length, flush_after
+  replay_servers,
+  lengths,
+  frame_stack,
+  n_step,
+  block_length,
+  pixels_block_length,
+  chunk_length,
+  flush_after,
 ):
   config = make_config(
     frame_stack=frame_stack,
     n_step=n_step,
     block_length=block_length,
+    pixels_block_length=pixels_block_length,
     pixels_chunk_length=chunk_length,
     latents_chunk_length=chunk_length,
   )
   address = replay_servers.start(config)
   client = reverb.Client(address)
-  for names, layout, spec in [
-    (['pixels', 'drain'], config.pixels_layout, config.pixels_row),
-    (['latents'], config.latents_layout, config.latents_row),
+  for layouts, spec in [
+    (config.pixels_layouts, config.pixels_row),
+    (config.latents_layouts, config.latents_row),
   ]:
     padding = tables.padding_row(spec)
     rows = stream(spec, lengths)
-    numbered = rows if 'drain' in names else [row._replace(number=None) for row in rows]
-    writer = writers.RowWriter(client, names, layout, padding, flush_every_rows=7)
+    numbered = rows if 'drain' in layouts else [row._replace(number=None) for row in rows]
+    writer = writers.RowWriter(client, layouts, padding, flush_every_rows=7)
     for row in numbered:
       writer.append(row)
       if writer.rows in flush_after:
@@ -113,33 +122,39 @@ def test_each_row_is_owned_by_one_item_with_its_neighbours(
     writer.close()
     assert writer.rows == writer.acknowledged == len(rows)
 
-    expected = windows(rows, layout, padding)
-    info = client.server_info(timeout=20)
-    assert {name: info[name].current_size for name in names} == dict.fromkeys(names, len(expected))
-    if not rows:
-      continue
-    if 'drain' in names:  # a queue: the order is the items' own
-      assert_equal_items(items(client, 'drain', len(expected), spec), expected)
-    # Missing one of 40 items in 1,500 uniform draws has a chance of 1e-15.
-    found = items(client, names[0], 1500, spec)
-    assert_equal_items(sorted(found, key=lambda item: item.reward[layout.history]), expected)
+    for name, layout in layouts.items():
+      expected = windows(rows, layout, padding)
+      assert client.server_info(timeout=20)[name].current_size == len(expected)
+      if not rows:
+        continue
+      # Missing one of 40 items in 1,500 uniform draws has a chance of 1e-15. The drain is a queue.
+      found = items(client, name, len(expected) if name == 'drain' else 1500, spec)
+      if name != 'drain':
+        found.sort(key=lambda item: item.reward[layout.history])
+      assert_equal_items(found, expected)
   replay_servers.stop(address)
 
 
-def test_full_twin_tables_evict_the_oldest_together(replay_servers):
-  config = make_config(pixels_capacity=12)
+@pytest.mark.parametrize('block_length', [1, 3])
+def test_full_tables_evict_the_oldest(replay_servers, block_length):
+  config = make_config(pixels_capacity=12, pixels_block_length=block_length, pixels_chunk_length=5)
   client = reverb.Client(replay_servers.start(config))
   padding = tables.padding_row(config.pixels_row)
   rows = stream(config.pixels_row, [9, 14, 3, 8])
-  writer = writers.RowWriter(client, ['pixels', 'drain'], config.pixels_layout, padding)
+  writer = writers.RowWriter(client, config.pixels_layouts, padding)
   for row in rows:
     writer.append(row)
   writer.close()
   assert writer.acknowledged == len(rows)
-  newest = windows(rows, config.pixels_layout, padding)[-12:]
+  newest = windows(rows, config.pixels_layout, padding)[-12 // block_length :]
   found = items(client, 'pixels', 600, config.pixels_row)
   assert_equal_items(sorted(found, key=lambda item: item.reward[2]), newest)
-  assert_equal_items(items(client, 'drain', 12, config.pixels_row), newest)
+  held = tables.held(len(rows), 12, config.pixels_layout)
+  assert held == range(int(newest[0].number[2]), len(rows))
+  # The queue goes back at least as far: 12 rows in blocks of 5, and a block more.
+  queued = items(client, 'drain', 4, config.pixels_row)
+  assert_equal_items(queued, windows(rows, config.drain_layout, padding)[-4:])
+  assert queued[0].number[2] <= held.start
 
 
 def test_frames_are_stored_once(replay_servers):
@@ -149,7 +164,7 @@ def test_frames_are_stored_once(replay_servers):
   server = psutil.Process(replay_servers.pid)
   before = server.memory_info().rss
   padding = tables.padding_row(config.pixels_row)
-  writer = writers.RowWriter(client, ['pixels', 'drain'], config.pixels_layout, padding)
+  writer = writers.RowWriter(client, config.pixels_layouts, padding)
   random = np.random.default_rng(0)
   for row in stream(config.pixels_row, [count - 1]):
     frame = random.integers(256, size=(side, side, 3), dtype=np.uint8)  # nothing to compress
@@ -164,7 +179,7 @@ def test_acknowledged_counts_rows_of_confirmed_items(replay_servers):
   config = make_config(block_length=4, n_step=2)
   client = reverb.Client(replay_servers.start(config))
   padding = tables.padding_row(config.latents_row)
-  writer = writers.RowWriter(client, ['latents'], config.latents_layout, padding)
+  writer = writers.RowWriter(client, config.latents_layouts, padding)
   seen = []
   for row in stream(config.latents_row, [12]):
     writer.append(row)
@@ -186,9 +201,7 @@ def test_rows_arrive_without_an_explicit_flush(replay_servers):
   config = make_config()
   client = reverb.Client(replay_servers.start(config))
   padding = tables.padding_row(config.pixels_row)
-  writer = writers.RowWriter(
-    client, ['pixels', 'drain'], config.pixels_layout, padding, flush_every_rows=50
-  )
+  writer = writers.RowWriter(client, config.pixels_layouts, padding, flush_every_rows=50)
   for row in stream(config.pixels_row, [499]):
     writer.append(row)
   # 499 items were created in each table; those of the last chunk of 16 may still be on their way.
@@ -199,7 +212,7 @@ def test_a_server_that_is_gone_is_named_in_time(replay_servers):
   config = make_config()
   address = replay_servers.start(config)
   client = reverb.Client(address)
-  arguments = (['pixels', 'drain'], config.pixels_layout, tables.padding_row(config.pixels_row))
+  arguments = (config.pixels_layouts, tables.padding_row(config.pixels_row))
   writer = writers.RowWriter(client, *arguments, flush_every_rows=5, timeout_seconds=1)
   rows = stream(config.pixels_row, [99])
   for row in rows[:4]:
@@ -209,12 +222,12 @@ def test_a_server_that_is_gone_is_named_in_time(replay_servers):
   # No item is confirmed any more: as soon as more than a chunk of 16 rows waits, `append` notices.
   message = (
     f'{address} did not confirm items for tables pixels, drain within 1 s: '
-    '25 rows written, 24 items created per table, 3 rows acknowledged'
+    '25 rows written, 24 of them in items, 0 rows acknowledged'
   )
   with pytest.raises(TimeoutError, match=message):
     for row in rows[4:]:
       writer.append(row)
-  with pytest.raises(TimeoutError, match='25 rows written, 25 items created per table, 3 rows'):
+  with pytest.raises(TimeoutError, match='25 rows written, 25 of them in items, 0 rows'):
     writer.close()
   with pytest.raises(TimeoutError, match=f'{address} did not answer within 1 s'):
     writers.RowWriter(client, *arguments, timeout_seconds=1)
@@ -225,8 +238,8 @@ def test_wrong_rows_and_tables_are_refused(replay_servers):
   client = reverb.Client(replay_servers.start(config))
   padding = tables.padding_row(config.latents_row)
   with pytest.raises(ValueError, match='no table latent; it has drain, latents, pixels'):
-    writers.RowWriter(client, ['latent'], config.latents_layout, padding)
-  writer = writers.RowWriter(client, ['latents'], config.latents_layout, padding)
+    writers.RowWriter(client, {'latent': config.latents_layout}, padding)
+  writer = writers.RowWriter(client, config.latents_layouts, padding)
   wide = np.zeros((2, 4), np.float32)
   with pytest.raises(ValueError, match=r'observation float32 \[2, 4\]; expected float32 \[2, 3\]'):
     writer.append(padding._replace(observation=wide))
@@ -250,19 +263,20 @@ def test_a_driver_writes_what_it_saw(replay_servers):
   )
   seen = []
   padding = tables.padding_row(config.pixels_row)
-  writer = writers.RowWriter(client, ['pixels', 'drain'], config.pixels_layout, padding)
+  writer = writers.RowWriter(client, config.pixels_layouts, padding)
   observers = [seen.append, lambda step: writer.append(writers.pixels_row(step, 3))]
   driver = py_driver.PyDriver(environment, policy, observers, max_steps=40)
   driver.run(environment.reset())
   writer.close()
 
   assert any(step.is_boundary() for step in seen)
-  drained = items(client, 'drain', len(seen), config.pixels_row)
-  for step, item in zip(seen, drained):
-    np.testing.assert_array_equal(item.observation[2], step.observation[..., 6:])
-    np.testing.assert_array_equal(item.action[2], step.action)
-    own = (item.reward[2], item.discount[2], item.step_type[2])
-    assert own == (step.reward, step.discount, step.step_type)
+  block = config.drain_layout.block_length
+  for first, item in enumerate(items(client, 'drain', -(-len(seen) // block), config.pixels_row)):
+    for i, step in enumerate(seen[first * block : (first + 1) * block], start=2):
+      np.testing.assert_array_equal(item.observation[i], step.observation[..., 6:])
+      np.testing.assert_array_equal(item.action[i], step.action)
+      own = (item.reward[i], item.discount[i], item.step_type[i])
+      assert own == (step.reward, step.discount, step.step_type)
 
 
 def test_latents_come_from_the_policy_info():
