@@ -69,8 +69,7 @@ def drain(
     return 0
 
   def write(rows):
-    for row in zip(*rows):
-      writer.append(tables.Row(*row))
+    writer.extend(rows)
     return len(rows.number)
 
   batches = iter(_batches(client.server_address, config, items, numbers, batch_size, limit))

@@ -12,6 +12,9 @@ its neighbours, chunk by chunk, so that it is stored once. History rebuilds fram
 n-step returns. Items own blocks of rows where they can, because an item costs the server about 2 KB
 whatever it holds, which is more than a latent.
 
+Steps. What Reverb calls a step is `rows_per_step` consecutive rows: one of pixels, of latents as
+many as are compressed together, so that a row costs hardly any work by itself.
+
 Columns. A table stores two: the observation, and all else of a row packed into bytes, because each
 chunk of each column costs the server about 1 KB, and each column of a sample its time. `pack` and
 `unpack` turn rows into stored ones and back.
@@ -69,12 +72,21 @@ class StoredRow(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How one item divides its window, in rows, and how many rows a writer compresses together."""
+  """How one item divides its window, in rows, and how a writer groups and compresses them.
+
+  Attributes:
+    history: rows before the own ones.
+    block_length: own rows.
+    lookahead: rows after them.
+    chunk_length: rows compressed together.
+    rows_per_step: rows in one step of Reverb; history, block and lookahead are multiples of it.
+  """
 
   history: int
   block_length: int
   lookahead: int
   chunk_length: int
+  rows_per_step: int = 1
 
   @property
   def window(self) -> int:
@@ -104,7 +116,7 @@ class ReplayConfig:
       frames and its stacks.
     pixels_chunk_length: frames compressed together. Longer chunks compress better; a sample ships
       and unpacks whole chunks.
-    latents_chunk_length: latent rows compressed together; at best a divisor of block_length.
+    latents_chunk_length: latent rows compressed together, at most: what divides block_length, too.
 
   Raises:
     ValueError: if a value makes no sense; the message names it.
@@ -157,7 +169,9 @@ class ReplayConfig:
   @property
   def latents_layout(self) -> Layout:
     """How items of the `latents` table divide their windows."""
-    return Layout(0, self.block_length, self.n_step, self.latents_chunk_length)
+    chunk = math.gcd(self.block_length, self.latents_chunk_length)
+    whole_chunks = math.ceil(self.n_step / chunk) * chunk
+    return Layout(0, self.block_length, whole_chunks, chunk, chunk)
 
   @property
   def pixels_layouts(self) -> Mapping[str, Layout]:
@@ -215,23 +229,24 @@ def padding_row(spec: Row) -> Row:
   return zeros._replace(step_type=np.asarray(PADDING, np.int32), number=np.asarray(-1, np.int64))
 
 
-def pack(row: Row) -> StoredRow:
-  """A row of arrays as tables store it."""
-  rest = b''.join(np.asarray(value).tobytes() for value in row[1:])
-  return StoredRow(row.observation, np.frombuffer(rest, np.uint8))
+def pack(rows: Row) -> StoredRow:
+  """Rows of arrays [N, ...] as tables store them, [N, ...]."""
+  count = len(rows.step_type)
+  parts = (np.ascontiguousarray(value).reshape(count, -1).view(np.uint8) for value in rows[1:])
+  return StoredRow(rows.observation, np.concatenate(list(parts), axis=1))
 
 
 def unpack(stored: StoredRow, spec: Row) -> Row:
   """Rows from what tables store of them.
 
   Args:
-    stored: tensors with any leading dimensions, the same for both.
+    stored: tensors [..., steps, rows_per_step, ...], with any dimensions in front.
     spec: specs of one row.
 
   Returns:
-    `Row` of tensors with those leading dimensions.
+    `Row` of tensors [..., window, ...], window = steps * rows_per_step.
   """
-  stored = StoredRow(*map(tf.convert_to_tensor, stored))
+  stored = StoredRow(*map(_rows_of_steps, stored, (spec.observation.shape.rank, 1)))
   leading = tf.shape(stored.rest)[:-1]
   fields, first = [], 0
   for leaf in spec[1:]:
@@ -242,6 +257,17 @@ def unpack(stored: StoredRow, spec: Row) -> Row:
     fields.append(tf.ensure_shape(value, stored.rest.shape[:-1] + leaf.shape))
     first = last
   return Row(stored.observation, *fields)
+
+
+def _rows_of_steps(column, row_rank: int):
+  """[..., steps, rows_per_step, ...] -> [..., steps * rows_per_step, ...]; rows have `row_rank`."""
+  column = tf.convert_to_tensor(column)
+  front = column.shape.rank - row_rank - 2
+  steps, rows_per_step = column.shape[front : front + 2]
+  shape = tf.shape(column)
+  rows = tf.reshape(column, tf.concat([shape[:front], [-1], shape[front + 2 :]], axis=0))
+  static = column.shape[:front] + [steps * rows_per_step] + column.shape[front + 2 :]
+  return tf.ensure_shape(rows, static)
 
 
 def _packed_bytes(leaf: tf.TensorSpec) -> int:
@@ -256,11 +282,12 @@ def window_spec(spec: Row, layout: Layout) -> StoredRow:
   differently, are told apart.
   """
   divided = f'{layout.history}+{layout.block_length}+{layout.lookahead}'
+  step = [layout.window // layout.rows_per_step, layout.rows_per_step]
   packed = ', '.join(f'{leaf.name} {leaf.dtype.name} {leaf.shape.as_list()}' for leaf in spec[1:])
-  window, rest = [layout.window], [sum(map(_packed_bytes, spec[1:]))]
+  rest = [sum(map(_packed_bytes, spec[1:]))]
   return StoredRow(
-    tf.TensorSpec(window + spec.observation.shape, spec.observation.dtype, divided),
-    tf.TensorSpec(window + rest, tf.uint8, packed),
+    tf.TensorSpec(step + spec.observation.shape, spec.observation.dtype, divided),
+    tf.TensorSpec(step + rest, tf.uint8, packed),
   )
 
 
@@ -363,8 +390,8 @@ def differences(config: ReplayConfig, server_info: Mapping[str, Any]) -> List[st
 
   Returns:
     One line per entry that differs, such as 'table pixels: max_size is 5000 on the server, 8000
-    in the configuration'; empty if the server suits. Chunk lengths are the writer's choice and
-    are not compared; tables that the configuration does not know are ignored.
+    in the configuration'; empty if the server suits. Tables that the configuration does not
+    know are ignored.
   """
   lines = []
   for table in make_tables(config):

@@ -20,6 +20,7 @@ CONFIG = tables.ReplayConfig(
   pixels_capacity=56,
   latents_capacity=100,
   block_length=8,
+  latents_chunk_length=4,
 )
 
 
@@ -53,9 +54,9 @@ def test_windows_are_those_of_the_layouts():
     for name in ('pixels', 'drain', 'latents')
   }
   rest = 2 * 4 + 4 + 4 + 4 + 8  # action, reward, discount, step type, number
-  pixels = [(5, 4, 6, 3), (5, rest)]  # 2 history + 1 + 2 lookahead
-  latents = [(10, 4, 5), (10, rest)]  # 8 + 2 lookahead
-  drain = [(10, 4, 6, 3), (10, rest)]  # 2 history + 8
+  pixels = [(5, 1, 4, 6, 3), (5, 1, rest)]  # 2 history + 1 + 2 lookahead
+  latents = [(3, 4, 4, 5), (3, 4, rest)]  # steps of 4: 8 rows + 4 lookahead
+  drain = [(10, 1, 4, 6, 3), (10, 1, rest)]  # 2 history + 8
   assert shapes == {'pixels': pixels, 'drain': drain, 'latents': latents}
   assert made['latents'].signature.observation.dtype == tf.float32
   assert made['pixels'].signature.observation.dtype == tf.uint8
@@ -64,8 +65,6 @@ def test_windows_are_those_of_the_layouts():
 def test_an_equal_configuration_differs_in_nothing(replay_servers):
   info = reverb.Client(replay_servers.start(CONFIG)).server_info(timeout=20)
   assert tables.differences(CONFIG, info) == []
-  chunked = dataclasses.replace(CONFIG, latents_chunk_length=1)
-  assert tables.differences(chunked, info) == []
 
 
 @pytest.mark.parametrize(
@@ -81,26 +80,19 @@ def test_an_equal_configuration_differs_in_nothing(replay_servers):
     (
       {'latent_size': 6},
       [
-        'table latents: observation is float32 [10, 4, 5] on the server, '
-        'float32 [10, 4, 6] in the configuration'
+        'table latents: observation is float32 [3, 4, 4, 5] on the server, '
+        'float32 [3, 4, 4, 6] in the configuration'
       ],
     ),
     (
       # Equally long windows, divided differently.
-      {
-        'frame_stack': 2,
-        'n_step': 3,
-        'block_length': 7,
-        'latents_capacity': 91,
-        'pixels_chunk_length': 9,
-      },
+      {'frame_stack': 2, 'n_step': 3, 'pixels_chunk_length': 9},
       [
         f'table {table}: rows of an item (history+own+lookahead) is {server} on the server, '
         f'{ours} in the configuration'
         for table, server, ours in [
           ('pixels', '2+1+2', '1+1+3'),
           ('drain', '2+8+0', '1+9+0'),
-          ('latents', '0+8+2', '0+7+3'),
         ]
       ],
     ),
@@ -166,22 +158,27 @@ def test_variables_keep_only_the_newest_and_their_names(replay_servers):
   shape=st.sampled_from([(), (1,), (3,), (2, 2)]),
   dtype=st.sampled_from(['float32', 'float64', 'int64', 'int32', 'uint8', 'int8']),
   leading=st.sampled_from([(), (4,), (2, 3)]),
+  steps=st.integers(1, 3),
+  rows_per_step=st.integers(1, 3),
   seed=st.integers(0, 99),
 )
-def test_packed_rows_come_back_bit_by_bit(shape, dtype, leading, seed):
+def test_packed_rows_come_back_bit_by_bit(shape, dtype, leading, steps, rows_per_step, seed):
   config = dataclasses.replace(CONFIG, action_shape=shape, action_dtype=dtype)
   spec, rng = config.latents_row, np.random.default_rng(seed)
+  stored_shape = (*leading, steps, rows_per_step)
+  count = int(np.prod(stored_shape))
   random = lambda leaf: np.frombuffer(
-    rng.bytes(leaf.shape.num_elements() * leaf.dtype.size), leaf.dtype.as_numpy_dtype
-  ).reshape(leaf.shape)
-  rows = [tables.Row(*map(random, spec)) for _ in range(int(np.prod(leading)))]
-  stored = tables.StoredRow(*map(np.stack, zip(*map(tables.pack, rows))))
-  stored = [column.reshape(*leading, *column.shape[1:]) for column in stored]
-  # As in a graph, where no leading size is known.
-  signature = [tf.TensorSpec([None] * len(leading) + list(c.shape[len(leading) :])) for c in stored]
-  signature = [tf.TensorSpec(s.shape, c.dtype) for s, c in zip(signature, stored)]
+    rng.bytes(count * leaf.shape.num_elements() * leaf.dtype.size), leaf.dtype.as_numpy_dtype
+  ).reshape([count, *leaf.shape])
+  rows = tables.Row(*map(random, spec))
+  stored = [column.reshape(stored_shape + column.shape[1:]) for column in tables.pack(rows)]
+  # As in a graph, where no size in front is known.
+  unknown = [None] * len(leading)
+  signature = [
+    tf.TensorSpec(unknown + list(column.shape[len(leading) :]), column.dtype) for column in stored
+  ]
   unpack = tf.function(lambda *columns: tables.unpack(tables.StoredRow(*columns), spec), signature)
-  for leaf, column, name in zip(spec, unpack(*stored), tables.Row._fields):
-    assert (column.shape, column.dtype) == (tf.TensorShape(leading) + leaf.shape, leaf.dtype), name
-    wanted = np.stack([getattr(row, name) for row in rows]).tobytes()
-    assert column.numpy().tobytes() == wanted, name
+  front = (*leading, steps * rows_per_step)
+  for leaf, column, wanted, name in zip(spec, unpack(*stored), rows, tables.Row._fields):
+    assert (column.shape, column.dtype) == (front + tuple(leaf.shape), leaf.dtype), name
+    assert column.numpy().tobytes() == wanted.tobytes(), name

@@ -176,7 +176,7 @@ def test_frames_are_stored_once(replay_servers):
 
 
 def test_acknowledged_counts_rows_of_confirmed_items(replay_servers):
-  config = make_config(block_length=4, n_step=2)
+  config = make_config(block_length=4, n_step=2, latents_chunk_length=2)
   client = reverb.Client(replay_servers.start(config))
   padding = tables.padding_row(config.latents_row)
   writer = writers.RowWriter(client, config.latents_layouts, padding)
