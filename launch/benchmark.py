@@ -3,34 +3,33 @@ r"""Measures speed and memory; prints one JSON object a line, and nothing else, 
     python -m launch.benchmark updates --agent=sac --image_size=84 --batch_size=128
     python -m launch.benchmark updates --agent=rainbow --batch_size=32
     python -m launch.benchmark replay --domain=dmc
+    python -m launch.benchmark replay --domain=atari --games=Seaquest,Pong
 
 updates: mean milliseconds of one learner update over whole cadence periods, in both phases, from
 data in memory (a pool of 512 transitions, a new batch drawn from it at each update). Needs no
 simulator. The DQN family's copy to its target, once in thousands of updates, is no cadence here.
 
 replay: growth of a replay server's resident memory divided by the rows it holds, for pixels and for
-latents, with real frames of the task under a random policy.
+latents, with real frames under a random policy: of one task of the control suite, or of several
+Atari games in turn, each with as many rows and a stream of its own. See launch/benchmark_replay.py.
 """
 
 import json
 import os
 import time
-from typing import Callable
+from typing import Callable, Dict
 
 from absl import flags
-import gin
 
-from launch import cli
+from launch import benchmark_replay, cli
 
 _AGENT = flags.DEFINE_enum(
   'agent', 'sac', ['sac', 'dqn', 'rainbow'], 'Agent whose updates are timed.'
 )
-_DOMAIN = flags.DEFINE_enum('domain', 'dmc', ['dmc'], 'Whose frames fill replay.')
+_DOMAIN = flags.DEFINE_enum('domain', 'dmc', ['dmc', 'atari'], 'Whose frames fill replay.')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 84, 'Pixels of the crop that is learned from.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Transitions per update.')
 _SECONDS = flags.DEFINE_float('seconds', 8.0, 'Least seconds to time each phase of updates.')
-_PIXEL_ROWS = flags.DEFINE_integer('pixel_rows', 5000, 'Rows of pixels to store.')
-_LATENT_ROWS = flags.DEFINE_integer('latent_rows', 20000, 'Rows of latents to store.')
 
 _POOL = 512  # transitions in memory
 # Published settings: what a number stands for does not change with our own presets.
@@ -39,13 +38,14 @@ _PRESETS = {
   'dqn': 'gin_configs/dqn_atari_paper.gin',
   'rainbow': 'gin_configs/rainbow_atari_paper.gin',
   'dmc': 'gin_configs/cartpole_swingup_paper.gin',
+  'atari': 'gin_configs/rainbow_atari_paper.gin',
 }
 
 
 def _bindings(name: str):
   """The sizes asked for; what is rendered is larger than its crop by the published 100 to 84."""
-  if name not in ('sac', 'dmc'):
-    return []  # learns from whole images, whose size `_stand_in` gives
+  if name not in ('sac', 'dmc'):  # learns from whole images
+    return [f'atari.load.image_size = {_IMAGE_SIZE.value}']
   return [
     f'RandomCrop.image_size = {_IMAGE_SIZE.value}',
     f'dm_control.load.image_size = {_IMAGE_SIZE.value * 100 // 84}',
@@ -85,10 +85,6 @@ def _stand_in():
   return StandIn()
 
 
-def _emit(**figures):
-  print(json.dumps(figures), flush=True)
-
-
 def _mean_ms(update: Callable[[], None], period: int, seconds: float):
   """Mean milliseconds per call over whole periods, after a period that is not counted."""
   for _ in range(period):
@@ -101,8 +97,8 @@ def _mean_ms(update: Callable[[], None], period: int, seconds: float):
   return 1e3 * (time.perf_counter() - start) / count, count
 
 
-def updates():
-  """Times learner updates from pixels, then from latents."""
+def updates() -> Dict:
+  """Times learner updates from pixels, then from latents; returns the figures to print."""
   import numpy as np
   import tensorflow as tf
   from tf_agents.trajectories import policy_step, trajectory
@@ -148,7 +144,7 @@ def updates():
   pixels_ms, pixel_updates = _mean_ms(train_on(pixels, tf.identity), 2, _SECONDS.value)
   agent.freeze()
   latents_ms, latent_updates = _mean_ms(train_on(latents, crop_of), 2, _SECONDS.value)
-  _emit(
+  return dict(
     agent=_AGENT.value,
     image_size=_IMAGE_SIZE.value,
     batch_size=batch_size,
@@ -162,111 +158,22 @@ def updates():
   )
 
 
-def _held_bytes(client) -> int:
-  """Resident bytes of the server beyond its empty ones, once its memory has come to rest."""
-  from seer_tf.replay import server
-
-  previous = -1
-  while True:
-    resident, empty = server.next_server_memory(client)
-    if previous >= 0 and abs(resident - previous) < 0.001 * resident:
-      return resident - empty
-    previous = resident
-
-
-def replay():
-  """Fills a server with pixels, and another with latents, and weighs both."""
-  import numpy as np
-  import tensorflow as tf
-  import tqdm
-
-  from seer_tf.replay import server, tables, writers
-  from seer_tf.training import experiment as experiment_lib
-
-  experiment = experiment_lib.Experiment()
-  environment = experiment.environment_fn(seed=0)
-  config = experiment.replay_config(environment)
-  agent = experiment.agent(environment, tf.Variable(0, dtype=tf.int64))
-  files, bindings = cli.gin_arguments()
-  bindings = [*_bindings(_DOMAIN.value), *_capacities(), *bindings]
-  gin_arguments = [[_PRESETS[_DOMAIN.value], *files], bindings]
-
-  rng = np.random.default_rng(0)
-  spec = environment.action_spec()
-
-  def rows():
-    """Endless (stacked observation, row without observation) of a random policy."""
-    time_step = environment.reset()
-    while True:
-      action = rng.uniform(spec.minimum, spec.maximum, spec.shape).astype(spec.dtype)
-      next_time_step = environment.step(action)
-      yield (
-        time_step.observation,
-        tables.Row(
-          None, action, next_time_step.reward, next_time_step.discount, time_step.step_type
-        ),
-      )
-      time_step = next_time_step
-
-  channels = config.frame_shape[-1]
-  steps, frames = [], rows()
-  with server.EmbeddedServer(*gin_arguments) as embedded:
-    client = server.connect(embedded.address, config)
-    writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
-    for _ in tqdm.trange(_PIXEL_ROWS.value, desc='pixels', unit='row'):
-      observation, row = next(frames)
-      steps.append((observation, row))
-      writer.append(row._replace(observation=observation[..., -channels:]))
-    writer.close()
-    pixels_bytes = _held_bytes(client)
-  environment.close()
-
-  batch = experiment.conversion_batch_size
-  with server.EmbeddedServer(*gin_arguments) as embedded:
-    client = server.connect(embedded.address, config)
-    writer = writers.RowWriter(
-      client, config.latents_layouts, tables.padding_row(config.latents_row)
-    )
-    # The same frames again and again, each time with other random crops.
-    for first in tqdm.trange(0, _LATENT_ROWS.value, batch, desc='latents', unit='batch'):
-      chosen = [steps[i % len(steps)] for i in range(first, min(first + batch, _LATENT_ROWS.value))]
-      observations = np.stack([observation for observation, _ in chosen])
-      latents = agent.encode_crops(observations, config.stored_crops).numpy()
-      for latent, (_, row) in zip(latents, chosen):
-        writer.append(row._replace(observation=latent))
-    writer.close()
-    latents_bytes = _held_bytes(client)
-  _emit(
-    domain=_DOMAIN.value,
-    task='-'.join(gin.query_parameter(name) for name in ('%DOMAIN', '%TASK')),
-    shadows=gin.query_parameter('dm_control.load.shadows'),
-    pixels_bytes_per_step=round(pixels_bytes / _PIXEL_ROWS.value, 1),
-    latents_bytes_per_step=round(latents_bytes / _LATENT_ROWS.value, 1),
-    pixel_rows=_PIXEL_ROWS.value,
-    latent_rows=_LATENT_ROWS.value,
-    frame_shape=config.frame_shape,
-    latent_shape=(config.stored_crops, config.latent_size),
-    block_length=config.block_length,
-  )
-
-
-def _capacities():
-  return [
-    f'ReplayConfig.pixels_capacity = {max(_PIXEL_ROWS.value, 1)}',
-    f'ReplayConfig.latents_capacity = {max(_LATENT_ROWS.value, 1)}',
-  ]
-
-
 def main(command: str):
   """Runs the benchmark called `command`."""
-  commands = {'updates': (updates, _AGENT.value), 'replay': (replay, _DOMAIN.value)}
-  if command not in commands:
-    raise cli.UserError(f'unknown benchmark {command!r}; there are {" and ".join(commands)}.')
-  measure, name = commands[command]
+  names = {'updates': _AGENT.value, 'replay': _DOMAIN.value}
+  if command not in names:
+    raise cli.UserError(f'unknown benchmark {command!r}; there are {" and ".join(names)}.')
+  name = names[command]
   from seer_tf.training import experiment  # noqa: F401 - defines what gin configures
 
-  cli.parse_gin([_PRESETS[name]], _bindings(name) + _capacities())
-  measure()
+  preset, bindings = _PRESETS[name], _bindings(name) + benchmark_replay.bindings()
+  cli.parse_gin([preset], bindings)
+  if command == 'updates':
+    print(json.dumps(updates()), flush=True)
+  else:
+    files, further = cli.gin_arguments()
+    gin_arguments = [preset, *files], [*bindings, *further]
+    print(json.dumps(benchmark_replay.replay(_DOMAIN.value, gin_arguments)), flush=True)
 
 
 if __name__ == '__main__':
