@@ -1,5 +1,5 @@
-# make train | test | lint | format | lock | clean. Nothing has to be set up by hand: the first call makes .venv
-# from the lock (2.3 GB, some minutes) and later calls find it ready.
+# make train | train-atari | test | lint | format | lock | clean. Nothing has to be set up by hand: the first call
+# makes .venv from the lock (2.3 GB, some minutes) and later calls find it ready.
 #
 #   make train ROOT_DIR=runs/mine ARGS="--seed=3"   another folder, further flags of launch.train
 #   make clean train PYTHON=/usr/bin/python3.10     another Python (3.9 to 3.11) to make .venv with
@@ -7,11 +7,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help train test lint format lock clean rendering-packages test-packages
+.PHONY: help train train-atari test lint format lock clean rendering-packages test-packages
 
 PYTHON ?=
 GIN_FILE ?= gin_configs/cartpole_swingup_cpu.gin
-ROOT_DIR ?= runs/cartpole-swingup-$(shell date +%Y%m%d-%H%M%S)
+RUN_NAME := cartpole-swingup
+ROOT_DIR ?= runs/$(RUN_NAME)-$(shell date +%Y%m%d-%H%M%S)
 ARGS ?=
 
 VENV := .venv
@@ -24,9 +25,12 @@ RENDERING := libegl1 libgl1 libgl1-mesa-dri libosmesa6
 TESTING := bazel-bootstrap
 
 help:
-	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
 
-train: $(READY)
+train-atari: GIN_FILE = gin_configs/rainbow_atari_cpu.gin
+train-atari: RUN_NAME = rainbow-atari
+
+train train-atari: $(READY)
 	$(RUN) -m launch.train --gin_file=$(GIN_FILE) --root_dir=$(ROOT_DIR) $(ARGS)
 
 test: test-packages lint

@@ -128,3 +128,29 @@ def test_second_make_installs_nothing_until_the_lock_changes(root, run, tmp_path
   assert '-m launch.train --gin_file=gin_configs/' in would_run()
   os.utime(ready, (0, 0))
   assert 'pip install' in would_run()
+
+
+def test_each_training_target_has_a_preset_and_a_folder_of_its_own(root, run):
+  def command(target, *variables):
+    result = run(['make', '-n', target, *variables])
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1]
+
+  for target, preset, folder in [
+    ('train', 'cartpole_swingup_cpu', 'cartpole-swingup'),
+    ('train-atari', 'rainbow_atari_cpu', 'rainbow-atari'),
+  ]:
+    assert (root / 'gin_configs' / f'{preset}.gin').exists()
+    assert re.search(
+      rf'-m launch.train --gin_file=gin_configs/{preset}.gin --root_dir=runs/{folder}-\d{{8}}-\d{{6}}',
+      command(target),
+    )
+    assert '--root_dir=mine --seed=2' in command(target, 'ROOT_DIR=mine', 'ARGS=--seed=2')
+
+
+def test_help_tells_every_target(root, run):
+  help_text = run(['make', 'help']).stdout
+  targets = re.search(r'^\.PHONY: help (.*)$', (root / 'Makefile').read_text(), re.MULTILINE)[1]
+  for target in targets.split():
+    assert target in help_text or target.endswith('-packages'), target
+  assert 'ARGS=' in help_text
