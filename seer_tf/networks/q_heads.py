@@ -1,5 +1,6 @@
 """Heads of the DQN family: action values, or their distributions, over latents."""
 
+import math
 from typing import Optional, Sequence
 
 import gin
@@ -53,15 +54,15 @@ class QHead(network.Network):
       ValueError: if atoms and their range, or the noise, make no sense.
     """
     super().__init__(state_spec=(), name=name)
-    if atoms is not None and atoms < 2:
+    if atoms is not None and (not isinstance(atoms, int) or atoms < 2):
       raise ValueError(
-        f'QHead.atoms is {atoms}; give at least 2 (published: 51), or None to learn Q values '
-        f'directly.'
+        f'QHead.atoms is {atoms!r}; give a whole number, at least 2 (published: 51), or None to '
+        f'learn Q values directly.'
       )
-    if atoms is not None and not v_min < v_max:
+    if atoms is not None and not -math.inf < v_min < v_max < math.inf:
       raise ValueError(
-        f'QHead.v_min is {v_min} and QHead.v_max {v_max}; v_min must be the smaller one, such as '
-        f'-10 and 10.'
+        f'QHead.v_min is {v_min} and QHead.v_max {v_max}; give two finite numbers, v_min the '
+        f'smaller one, such as -10 and 10.'
       )
     if noise_sigma < 0:
       raise ValueError(f'QHead.noise_sigma is {noise_sigma}; give 0 (no noise) or more.')

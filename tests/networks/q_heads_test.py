@@ -1,6 +1,7 @@
 """Tests of the Q heads against brute force, in loops."""
 
 import itertools
+import math
 
 import hypothesis
 from hypothesis import strategies as st
@@ -90,8 +91,11 @@ def test_online_and_target_pair_by_name():
 @pytest.mark.parametrize(
   'kwargs, message',
   [
-    (dict(atoms=1), 'QHead.atoms is 1; give at least 2'),
+    (dict(atoms=1), 'QHead.atoms is 1; give a whole number, at least 2'),
+    (dict(atoms=10.5), 'QHead.atoms is 10.5; give a whole number'),
     (dict(atoms=51, v_min=3.0, v_max=3.0), 'QHead.v_min is 3.0 and QHead.v_max 3.0'),
+    (dict(atoms=51, v_max=math.inf), 'QHead.v_min is -10.0 and QHead.v_max inf; give two finite'),
+    (dict(atoms=51, v_min=math.nan), 'QHead.v_min is nan'),
     (dict(noise_sigma=-0.1), 'QHead.noise_sigma is -0.1'),
   ],
 )
