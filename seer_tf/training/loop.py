@@ -64,6 +64,12 @@ class Run:
     self.replay_config = experiment.replay_config(self._environment)
     self._schedule = experiment.schedule_fn()
     self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
+    if experiment.initial_random_agent_steps <= self.replay_config.n_step:
+      raise ValueError(
+        f'Experiment.initial_random_agent_steps is {experiment.initial_random_agent_steps}, but '
+        f'no transition of ReplayConfig.n_step = {self.replay_config.n_step} agent steps is '
+        f'complete by then: give more random steps, or a smaller n_step.'
+      )
     self._ledger = ledger_lib.Ledger(
       self.agent.costs(experiment.batch_size, self.replay_config.stored_crops)
     )

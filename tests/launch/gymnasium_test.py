@@ -1,9 +1,12 @@
 """Tests of `launch.train` as a process on Gymnasium environments: a user's own, and bad input."""
 
+import collections
 import csv
 import sys
 
 import pytest
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
 
 DISCRETE, CONTINUOUS, ATARI = (
   f'gin_configs/{name}_cpu.gin' for name in ('rainbow_gymnasium', 'sac_gymnasium', 'rainbow_atari')
@@ -16,7 +19,7 @@ OWN = [
 ]
 TINY = [
   'Experiment.total_agent_steps = 90',
-  'Experiment.initial_random_agent_steps = 20',
+  'Experiment.initial_random_agent_steps = 21',
   'Experiment.batch_size = 4',
   'Experiment.evaluation_period = 40',
   'Experiment.evaluation_episodes = 2',
@@ -71,10 +74,29 @@ def test_own_environment_lives_through_the_freeze(train, preset, bindings, least
   for row in rows:
     returns = [float(value) for value in row['returns'].split()]
     assert len(returns) == 2 and all(least <= value <= most for value in returns), row
-    # A driver's agent step that begins an episode takes no step of the simulator.
-    assert 0 < int(row['env_frames']) <= int(row['agent_steps'])
+    assert row['env_frames'] == row['agent_steps']
   config = (root_dir / 'config.gin').read_text()
   assert "gymnasium.load.register_modules = ('tests.environments.counters',)" in config
+
+
+def test_game_leaves_scores_by_each_clock_and_costs(train):
+  game = ['GAME = "Pong"', 'atari.load.max_agent_steps_per_game = 30', 'QHead.hidden = 8']
+  process, root_dir = train(ATARI, *TINY, *game)
+  assert process.returncode == 0, process.stderr[-2000:]
+  rows = list(csv.DictReader((root_dir / 'results.csv').open()))
+  assert [row['phase'] for row in rows] == ['pixels', 'pixels', 'latents', 'latents']
+  values = collections.defaultdict(list)
+  for path in root_dir.rglob('events*'):
+    for record in tf.data.TFRecordDataset(str(path)):
+      event = event_pb2.Event.FromString(record.numpy())
+      for value in event.summary.value:
+        values[value.tag].append((event.step, tf.make_ndarray(value.tensor)))
+  for clock in ('env_frames', 'agent_steps', 'updates'):
+    expected = [(int(row[clock]), float(row['mean_return'])) for row in rows]
+    assert values[f'Evaluation by {clock}/mean_return'] == expected
+  for name in ('flops', 'seconds', 'replay_bytes', 'updates_per_second', 'collected_return'):
+    assert max(step for step, _ in values[f'Costs by agent_steps/{name}']) == 80
+  assert [int(row['env_frames']) for row in rows] == [4 * int(row['agent_steps']) for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +130,11 @@ def test_own_environment_lives_through_the_freeze(train, preset, bindings, least
     (ATARI, ['QHead.atoms = 1'], ['QHead.atoms is 1;']),
     (ATARI, ['QHead.atoms = 10.5'], ['QHead.atoms is 10.5;']),
     (ATARI, ['QHead.v_min = 10', 'QHead.v_max = -10'], ['QHead.v_min is 10 and', 'v_max -10']),
+    (
+      ATARI,
+      ['Experiment.initial_random_agent_steps = 20'],
+      ['initial_random_agent_steps is 20', 'ReplayConfig.n_step = 20'],
+    ),
     (ATARI, ['QHead.v_max = 1e999'], ['QHead.v_max inf;']),
   ],
 )
