@@ -198,8 +198,8 @@ class Uint8(Codec):
   Ranges. Over the latents that calibrate it, dimension d reaches from min_d to max_d. Its range
   adds on both sides `margin` times the larger of max_d - min_d and that difference's mean over the
   dimensions, so that a dimension that has not moved yet can be told from zero once it does. If no
-  latent at all is negative (ReLU) every range begins at 0, and zeros are exact. What later falls
-  outside of a range becomes its nearest end, infinities too.
+  latent at all is negative (ReLU) no range goes below 0, and the zeros there were are exact. What
+  later falls outside of a range becomes its nearest end, infinities too.
 
   Error bound: half a 255th of the range, the distance to the range if outside, and rounding of a
   few units in float32's last place.
@@ -246,7 +246,7 @@ class Uint8(Codec):
     low, high = latents.min(axis=0).astype(np.float64), latents.max(axis=0).astype(np.float64)
     spread = high - low
     margin = self._margin * np.maximum(spread, spread.mean())
-    low = np.zeros_like(low) if low.min() >= 0 else low - margin
+    low = np.maximum(low - margin, 0.0) if low.min() >= 0 else low - margin
     width = (high + margin - low) / _CODES
     # A width that TensorFlow takes for zero is made zero here too.
     width = np.where(width < _FLOAT32.tiny, 0.0, width)

@@ -65,8 +65,6 @@ def test_uint8_bound_is_half_a_255th_of_the_range_for_what_calibrated_it(calibra
   flat = calibration.reshape(-1, SHAPE[1]).astype(np.float64)
   spread = np.ptp(flat, axis=0)
   width = spread + 2 * 0.2 * np.maximum(spread, spread.mean())
-  if calibration.min() >= 0:  # ranges begin at 0
-    width = flat.max(axis=0) + 0.2 * np.maximum(spread, spread.mean())
   bound = calibrated(calibration).error_bound(calibration)
   assert (bound <= width / 510 + 1e-6 * (1 + np.abs(flat).max())).all()
 
