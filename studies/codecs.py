@@ -16,7 +16,6 @@ import time
 
 from absl import app, flags
 import numpy as np
-import psutil
 import reverb
 import tensorflow as tf
 
@@ -59,15 +58,25 @@ class Server:
     return self
 
   def resident(self) -> int:
-    """Resident bytes after trimming."""
+    """Resident bytes after trimming, once they have come to rest."""
+    before, now = 0, self._trimmed()
+    while abs(now - before) > 0.001 * now:
+      time.sleep(0.5)
+      before, now = now, self._trimmed()
+    return now
+
+  def _trimmed(self):
     self._child.stdin.write('\n')
     self._child.stdin.flush()
     self._child.stdout.readline()
-    return psutil.Process(self._child.pid).memory_info().rss
+    with open(f'/proc/{self._child.pid}/statm', encoding='ascii') as statm:
+      return int(statm.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
   def cpu_seconds(self) -> float:
     """Seconds of CPU that the server and this process have used."""
-    return sum(psutil.Process(self._child.pid).cpu_times()[:2]) + time.process_time()
+    with open(f'/proc/{self._child.pid}/stat', encoding='ascii') as stat:
+      ticks = stat.read().rpartition(')')[2].split()[11:13]  # in user and in kernel mode
+    return sum(map(int, ticks)) / os.sysconf('SC_CLK_TCK') + time.process_time()
 
   def __exit__(self, *_):
     self._child.stdin.close()
@@ -77,8 +86,9 @@ class Server:
 class Masked(codecs.Uint8):
   """Rejected: a mask of the codes that are not 0, and these moved to the front. Encodes only."""
 
-  def _encode(self, latents):
-    codes = super()._encode(latents)
+  def encode(self, latents):
+    """Mask and codes, uint8 [..., K, D / 8 + D]."""
+    codes = super().encode(latents)
     front = np.argsort(codes == 0, axis=-1, kind='stable')
     mask = np.packbits(codes != 0, axis=-1)
     return np.concatenate([mask, np.take_along_axis(codes, front, -1)], axis=-1)
