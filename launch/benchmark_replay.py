@@ -88,7 +88,7 @@ def fill_latents(client, config, steps: Sequence[Tuple], count: int, encode, bat
     config: `ReplayConfig`.
     steps: what `fill_pixels` returned.
     count: rows to write.
-    encode: uint8 [B, H, W, C] -> latents float32 [B, K, D], of other random crops in each call.
+    encode: uint8 [B, H, W, C] -> stored latents [B, K, D], of other random crops in each call.
     batch_size: B.
   """
   import numpy as np
@@ -132,6 +132,7 @@ def replay(domain: str, gin_arguments: Tuple[Sequence[str], Sequence[str]]) -> D
   Returns:
     The figures to print.
   """
+  import numpy as np
   import tensorflow as tf
 
   from seer_tf.replay import server
@@ -142,7 +143,8 @@ def replay(domain: str, gin_arguments: Tuple[Sequence[str], Sequence[str]]) -> D
   first = next(iter(environments.values()))
   config = experiment.replay_config(first)
   agent = experiment.agent(first, tf.Variable(0, dtype=tf.int64))
-  encode = lambda pixels: agent.encode_crops(pixels, config.stored_crops).numpy()
+  codec = experiment.codec(config)
+  encode_crops = lambda pixels: agent.encode_crops(pixels, config.stored_crops).numpy()
   tasks = len(environments)
 
   with server.EmbeddedServer(*gin_arguments) as embedded:
@@ -153,6 +155,10 @@ def replay(domain: str, gin_arguments: Tuple[Sequence[str], Sequence[str]]) -> D
       environment.close()
     pixels_bytes = held_bytes(client)
 
+  rows = -(-experiment.calibration_latents // config.stored_crops)
+  frames = [observation for steps in seen for observation, _ in steps[: rows // tasks]]
+  codec.calibrate(encode_crops(np.stack(frames)))
+  encode = lambda pixels: codec.encode(encode_crops(pixels))
   with server.EmbeddedServer(*gin_arguments) as embedded:
     client = server.connect(embedded.address, config)
     for steps, rows in zip(seen, _shares(_LATENT_ROWS.value, tasks)):
@@ -168,6 +174,7 @@ def replay(domain: str, gin_arguments: Tuple[Sequence[str], Sequence[str]]) -> D
     pixel_rows=_PIXEL_ROWS.value,
     latent_rows=_LATENT_ROWS.value,
     frame_shape=config.frame_shape,
+    codec=type(codec).__name__.lower(),
     latent_shape=(config.stored_crops, config.latent_size),
     block_length=config.block_length,
   )

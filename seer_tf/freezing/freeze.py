@@ -28,6 +28,11 @@ def fingerprint(network) -> str:
   return digest.hexdigest()
 
 
+def of_latents(encoder_fingerprint: str, codec_digest: str) -> str:
+  """Hex digest that stored latents carry: of the frozen encoder and of how they are stored."""
+  return hashlib.sha256(f'{encoder_fingerprint} {codec_digest}'.encode()).hexdigest()
+
+
 def freeze(lower, target_lower) -> str:
   """Stops both copies of a lower encoder from learning, and makes them one.
 

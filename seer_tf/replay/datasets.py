@@ -24,6 +24,7 @@ def make_dataset(
   seed: Optional[int] = None,
   timeout_seconds: float = 60,
   draws_per_window: int = 1,
+  decode: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
   max_in_flight: Optional[int] = None,
   prefetch: int = 2,
 ) -> tf.data.Dataset:
@@ -53,6 +54,7 @@ def make_dataset(
     seed: of the draws on this side; None for any.
     timeout_seconds: longest wait for one batch.
     draws_per_window: transitions drawn, independently, from one sampled window.
+    decode: of the codec that wrote the latents, in the graph; not called for pixels.
     max_in_flight: windows asked for ahead; twice those of a batch if None.
     prefetch: batches prepared ahead.
 
@@ -66,7 +68,7 @@ def make_dataset(
   Raises:
     ValueError: if the table holds no transitions, or fewer own rows than draws.
   """
-  row, layout, build = _parts(table, config, gamma)
+  row, layout, build = _parts(table, config, gamma, decode)
   if not 1 <= draws_per_window <= layout.block_length:
     raise ValueError(
       f'draws_per_window is {draws_per_window}; a window of table {table} holds '
@@ -103,7 +105,7 @@ def make_dataset(
   return _within(timeout_seconds, batches, prefetch, describe)
 
 
-def _parts(table, config, gamma):
+def _parts(table, config, gamma, decode):
   """Row spec, layout and builder (windows, position, seed) -> (Transition, valid) of a table."""
 
   def pixels(rows, position, seed):
@@ -114,7 +116,7 @@ def _parts(table, config, gamma):
 
   def latents(rows, position, seed):
     return transitions.latents_transition(
-      rows, position, n_step=config.n_step, gamma=gamma, seed=seed
+      rows, position, n_step=config.n_step, gamma=gamma, seed=seed, decode=decode
     )
 
   if table == 'pixels':

@@ -45,8 +45,8 @@ def drain(
     client: of the replay server.
     config: what its tables hold.
     numbers: of the rows that table `pixels` holds, `tables.held`; earlier ones are passed over.
-    encode: frozen lower encoder: observations uint8 [B, h, w, C * frame_stack], oldest frame first
-      -> latents float32 [B, K, D]. B is batch_size, and smaller in the last batch.
+    encode: frozen lower encoder, then codec: observations uint8 [B, h, w, C * frame_stack], oldest
+      frame first -> stored latents [B, K, D]. B is batch_size, and smaller in the last batch.
     writer: of table `latents`.
     batch_size: observations encoded together.
     progress: called with (rows converted, rows in all), before the first batch and after each.
@@ -112,8 +112,8 @@ def _batches(address, config, items, numbers, batch_size, timeout_seconds) -> tf
     position = tf.where(wanted & (tf.range(layout.window) >= layout.history))[:, 0]
     step_type = tf.repeat(rows.step_type[tf.newaxis], tf.size(position), axis=0)
     indices = transitions.stack_indices(step_type, position, config.frame_stack)
-    stacks = [tf.gather(rows.observation, index) for index in tf.unstack(indices, axis=1)]
     own = tables.Row(*(tf.gather(column, position) for column in rows))
-    return own._replace(observation=tf.concat(stacks, axis=-1))
+    stacks = transitions.as_stacks(tf.gather(rows.observation, indices))
+    return own._replace(observation=stacks)
 
   return samples.map(own_rows).rebatch(batch_size).prefetch(2)

@@ -12,8 +12,10 @@ its neighbours, chunk by chunk, so that it is stored once. History rebuilds fram
 n-step returns. Items own blocks of rows where they can, because an item costs the server about 2 KB
 whatever it holds, which is more than a latent.
 
-Steps. What Reverb calls a step is `rows_per_step` consecutive rows: one of pixels, of latents as
-many as are compressed together, so that a row costs hardly any work by itself.
+Steps. What Reverb calls a step is `rows_per_step` consecutive rows: of pixels as many as an item
+owns, of latents as many as are compressed together, so that a row costs hardly any work by itself.
+Of the frames in a step the first is stored as it is and each other as its difference to the one
+before, which compresses better.
 
 Columns. A table stores two: the observation, and all else of a row packed into bytes, because each
 chunk of each column costs the server about 1 KB, and each column of a sample its time. `pack` and
@@ -35,12 +37,16 @@ import tree
 PADDING = 3
 
 
+# Rows of one item of table `drain`: longer ones drain faster, and keep frames alive for longer.
+_DRAIN_BLOCK = 32
+
+
 class Row(NamedTuple):
   """One row of a stream, or with a leading dimension of `window` the rows of an item.
 
   Attributes:
-    observation: at t. Pixels: the newest frame only, uint8 [H, W, C]. Latents: float32 [K, D], of
-      K crops.
+    observation: at t. Pixels: the newest frame only, uint8 [H, W, C]. Latents: [K, D], of K crops,
+      as a codec stores them.
     action: taken at t.
     reward: float32, r_{t+1}.
     discount: float32, the environment's discount d_{t+1}: 0 where the episode truly ends, else 1.
@@ -62,7 +68,7 @@ class StoredRow(NamedTuple):
   """A row as tables store it.
 
   Attributes:
-    observation: as in `Row`.
+    observation: as in `Row`, but frames as their differences.
     rest: uint8 [bytes], the other fields of `Row`, one behind the other.
   """
 
@@ -105,6 +111,7 @@ class ReplayConfig:
     action_shape: shape of one action.
     action_dtype: name of its dtype.
     latent_size: D, numbers in one latent.
+    latents_dtype: name of the dtype in which a codec stores them, such as uint8.
     stored_crops: K, random crops of each observation whose latents are stored.
     n_step: agent steps in the return of a sampled transition.
     pixels_capacity: rows the pixel table holds, rounded up to whole blocks; one row per agent step
@@ -131,10 +138,11 @@ class ReplayConfig:
   n_step: int
   pixels_capacity: int
   latents_capacity: int
-  block_length: int = 16
+  latents_dtype: str = 'float32'
+  block_length: int = 32
   pixels_block_length: int = 1
   pixels_chunk_length: int = 8
-  latents_chunk_length: int = 8
+  latents_chunk_length: int = 32
 
   def __post_init__(self):
     for name in ('frame_shape', 'action_shape'):  # gin and JSON give lists
@@ -143,12 +151,13 @@ class ReplayConfig:
       raise ValueError(
         f'frame_shape is {self.frame_shape}; give (height, width, channels), each at least 1.'
       )
-    try:
-      np.dtype(self.action_dtype)
-    except TypeError as error:
-      raise ValueError(
-        f'action_dtype is {self.action_dtype!r}; give the name of a NumPy dtype, such as float32.'
-      ) from error
+    for name in ('action_dtype', 'latents_dtype'):
+      try:
+        np.dtype(getattr(self, name))
+      except TypeError as error:
+        raise ValueError(
+          f'{name} is {getattr(self, name)!r}; give the name of a NumPy dtype, such as float32.'
+        ) from error
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       if field.type is int and (not isinstance(value, (int, np.integer)) or value < 1):
@@ -157,14 +166,19 @@ class ReplayConfig:
   @property
   def pixels_layout(self) -> Layout:
     """How items of the `pixels` table divide their windows."""
-    history, chunk = self.frame_stack - 1, self.pixels_chunk_length
-    return Layout(history, self.pixels_block_length, self.n_step, chunk)
+    return self._frames_layout(self.pixels_block_length, self.n_step)
 
   @property
   def drain_layout(self) -> Layout:
-    """How items of the `drain` table do: as many own rows as a chunk, and no future."""
-    chunk = self.pixels_chunk_length
-    return Layout(self.frame_stack - 1, chunk, 0, chunk)
+    """How items of the `drain` table do: long blocks, as each is read but once, and no future."""
+    rows = self._frames_layout(1, 0).rows_per_step
+    return self._frames_layout(math.ceil(_DRAIN_BLOCK / rows) * rows, 0)
+
+  def _frames_layout(self, block_length, lookahead) -> Layout:
+    rows = math.gcd(self.pixels_block_length, self.pixels_chunk_length)
+    whole_steps = lambda count: math.ceil(count / rows) * rows
+    history, lookahead = whole_steps(self.frame_stack - 1), whole_steps(lookahead)
+    return Layout(history, block_length, lookahead, self.pixels_chunk_length, rows)
 
   @property
   def latents_layout(self) -> Layout:
@@ -191,7 +205,7 @@ class ReplayConfig:
   @property
   def latents_row(self) -> Row:
     """Specs of one row of the `latents` table."""
-    return self._row_spec((self.stored_crops, self.latent_size), tf.float32)
+    return self._row_spec((self.stored_crops, self.latent_size), tf.as_dtype(self.latents_dtype))
 
   def _row_spec(self, observation_shape, observation_dtype) -> Row:
     return Row(
@@ -210,6 +224,7 @@ class ReplayConfig:
 VARIABLES_SIGNATURE = {
   'phase': tf.TensorSpec((), tf.int32),
   'fingerprint': tf.TensorSpec((), tf.string),
+  'codec': tf.TensorSpec((), tf.string),
   'env_frames': tf.TensorSpec((), tf.int64),
   'agent_steps': tf.TensorSpec((), tf.int64),
   'updates': tf.TensorSpec((), tf.int64),
@@ -236,6 +251,30 @@ def pack(rows: Row) -> StoredRow:
   return StoredRow(rows.observation, np.concatenate(list(parts), axis=1))
 
 
+def _are_frames(row_shape) -> bool:
+  return len(row_shape) == 3
+
+
+def frame_differences(step: StoredRow) -> StoredRow:
+  """A step of rows [rows_per_step, ...], its frames as stored; latents stay as they are.
+
+  The first frame is itself and each other one its difference to the one before, modulo 256.
+  """
+  frames = step.observation
+  if not _are_frames(frames.shape[1:]):
+    return step
+  return step._replace(observation=np.concatenate([frames[:1], frames[1:] - frames[:-1]]))
+
+
+def _frames(differences):
+  """Frames [..., rows_per_step, H, W, C] of what `frame_differences` made of them."""
+  axis = differences.shape.rank - 4
+  frames = []
+  for difference in tf.unstack(differences, axis=axis):
+    frames.append(frames[-1] + difference if frames else difference)
+  return tf.stack(frames, axis=axis)
+
+
 def unpack(stored: StoredRow, spec: Row) -> Row:
   """Rows from what tables store of them.
 
@@ -246,6 +285,8 @@ def unpack(stored: StoredRow, spec: Row) -> Row:
   Returns:
     `Row` of tensors [..., window, ...], window = steps * rows_per_step.
   """
+  if _are_frames(spec.observation.shape):
+    stored = stored._replace(observation=_frames(tf.convert_to_tensor(stored.observation)))
   stored = StoredRow(*map(_rows_of_steps, stored, (spec.observation.shape.rank, 1)))
   leading = tf.shape(stored.rest)[:-1]
   fields, first = [], 0

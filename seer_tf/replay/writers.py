@@ -219,7 +219,7 @@ class RowWriter:
   def _send(self):
     """Appends the full step and creates the items whose windows it completes."""
     items = {name: self._items(layout) for name, layout in self._layouts.items()}
-    self._writer.append(self._step)
+    self._writer.append(tables.frame_differences(self._step))
     self._position += len(self._step.rest)
     for name, layout in self._layouts.items():
       if self._items(layout) > items[name]:
@@ -277,17 +277,20 @@ def pixels_row(trajectory: trajectory_lib.Trajectory, frame_channels: int) -> ta
   return _row(trajectory, np.asarray(trajectory.observation)[..., -frame_channels:])
 
 
-def latents_row(trajectory: trajectory_lib.Trajectory) -> tables.Row:
+def latents_row(
+  trajectory: trajectory_lib.Trajectory, encode: Callable[[np.ndarray], np.ndarray]
+) -> tables.Row:
   """The row of latents that a driver's trajectory describes.
 
   Args:
     trajectory: of one agent step, without batch dimensions, from a policy that gives the latents
       of the observation's K crops as its info, float32 [K, D].
+    encode: of a codec.
 
   Returns:
-    a row with observation float32 [K, D].
+    a row with observation [K, D] as the codec stores it.
   """
-  return _row(trajectory, np.asarray(trajectory.policy_info))
+  return _row(trajectory, encode(np.asarray(trajectory.policy_info)))
 
 
 def _row(trajectory, observation) -> tables.Row:

@@ -16,7 +16,7 @@ from seer_tf.agents import augmentation, dqn, sac  # noqa: F401 - gin knows what
 from seer_tf.environments import dm_control
 from seer_tf.freezing import schedule
 from seer_tf.networks import atari_encoders, encoders  # noqa: F401
-from seer_tf.replay import tables
+from seer_tf.replay import codecs, tables
 
 
 @gin.configurable
@@ -32,6 +32,7 @@ class Experiment:
     lower_fn: (image_shape) -> lower encoder.
     augmentation_fn: () -> augmentation of images.
     schedule_fn: () -> when to freeze.
+    codec_fn: (latent_shape) -> how latents are stored.
     total_agent_steps: length of the run.
     initial_random_agent_steps: actions drawn uniformly, before the first update.
     updates_per_agent_step: updates per action thereafter.
@@ -42,6 +43,8 @@ class Experiment:
     draws_per_block: transitions drawn, independently, from each block of latents that is sampled;
       more make sampling cheaper and the transitions of a batch less independent.
     conversion_batch_size: observations per batch of the conversion at the freeze.
+    calibration_latents: latents, of observations sampled before the conversion, that the codec is
+      fitted to.
     summary_period: updates between two TensorBoard summaries.
     checkpoint_period: updates between two checkpoints.
   """
@@ -52,6 +55,7 @@ class Experiment:
   lower_fn: Callable = encoders.ControlEncoder
   augmentation_fn: Callable = augmentation.RandomCrop
   schedule_fn: Callable = schedule.AtStep
+  codec_fn: Callable[..., codecs.Codec] = codecs.Uint8
   total_agent_steps: int = gin.REQUIRED
   initial_random_agent_steps: int = 1000
   updates_per_agent_step: int = 1
@@ -61,6 +65,7 @@ class Experiment:
   evaluation_episodes: int = 10
   draws_per_block: int = 1
   conversion_batch_size: int = 32
+  calibration_latents: int = 1024
   summary_period: int = 100
   checkpoint_period: int = 10_000
 
@@ -90,13 +95,18 @@ class Experiment:
     """What replay holds for `environment`; renders nothing and needs no agent."""
     height, width, channels = environment.observation_spec().shape
     action_spec = environment.action_spec()
-    return tables.ReplayConfig(
+    config = tables.ReplayConfig(
       frame_shape=(height, width, channels // environment.frame_stack),
       frame_stack=environment.frame_stack,
       action_shape=tuple(action_spec.shape),
       action_dtype=action_spec.dtype.name,
       latent_size=self.lower_builder(environment)().latent_size,
     )
+    return dataclasses.replace(config, latents_dtype=self.codec(config).stored_spec.dtype.name)
+
+  def codec(self, config: tables.ReplayConfig) -> codecs.Codec:
+    """A codec for the latents of a run with this replay, not yet calibrated."""
+    return self.codec_fn((config.stored_crops, config.latent_size))
 
 
 def replay_config() -> tables.ReplayConfig:

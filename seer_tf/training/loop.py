@@ -5,6 +5,7 @@ draining   freeze the lower encoder; every pixel row in replay becomes a latent 
 latents    act and encode, write latents, learn from sampled latents
 """
 
+import math
 import os
 from typing import Callable, Optional
 
@@ -62,6 +63,7 @@ class Run:
     self._updates = tf.Variable(0, dtype=tf.int64, trainable=False, name='updates')
     self.agent = experiment.agent(self._environment, self._updates)
     self.replay_config = experiment.replay_config(self._environment)
+    self._codec = experiment.codec(self.replay_config)
     self._schedule = experiment.schedule_fn()
     self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
     if experiment.initial_random_agent_steps <= self.replay_config.n_step:
@@ -131,7 +133,9 @@ class Run:
     latents = self._writer(config.latents_layouts, config.latents_row)
     held = tables.held(pixels.rows, config.pixels_capacity, config.pixels_layout)
     self._switch(held, latents)
-    write_latents = lambda trajectory: latents.append(writers.latents_row(trajectory))
+    write_latents = lambda trajectory: latents.append(
+      writers.latents_row(trajectory, self._codec.encode)
+    )
     self._collector.act_with(_eager(agent.storing_policy(config.stored_crops)), [write_latents])
     self._advance(lambda agent_steps: agent_steps >= experiment.total_agent_steps)
     latents.close()
@@ -169,24 +173,39 @@ class Run:
     """Freezes the lower encoder and turns the rows of pixels that replay holds into latents."""
     with self._ledger.timed('draining'):
       self._learner.stop_feeding()
-      self._fingerprint = self.agent.freeze()
+      fingerprint = self.agent.freeze()
+      calibrated = self._calibrate()
+      self._fingerprint = freeze.of_latents(fingerprint, self._codec.digest)
       self._publish()
       logging.info('Lower encoder frozen, fingerprint %s.', self._fingerprint[:12])
-      encode = lambda pixels: self.agent.encode_crops(pixels, self.replay_config.stored_crops)
       rows = drain.drain(
         self._client,
         self.replay_config,
         held,
-        encode,
+        lambda pixels: self._codec.encode(self._encode_crops(pixels)),
         latents,
         self._experiment.conversion_batch_size,
         self._progress.converting,
       )
       latents.flush()
-    self._ledger.converted('draining', rows)
+    self._ledger.converted('draining', rows + calibrated)
     self.agent.phase.assign(int(freeze.Phase.LATENTS))
     self._publish()
     self._learner.feed(self._dataset('latents', self._experiment.draws_per_block))
+
+  def _encode_crops(self, pixels) -> np.ndarray:
+    return self.agent.encode_crops(pixels, self.replay_config.stored_crops).numpy()
+
+  def _calibrate(self) -> int:
+    """Fits the codec to latents of sampled observations; returns the observations encoded."""
+    if not self._codec.needs_calibration:
+      return 0
+    batch_size, crops = self._experiment.batch_size, self.replay_config.stored_crops
+    batches = math.ceil(self._experiment.calibration_latents / (batch_size * crops))
+    sampled = self._dataset('pixels').take(batches)
+    latents = [self._encode_crops(batch.time_step.observation) for batch, _ in sampled]
+    self._codec.calibrate(np.concatenate(latents))
+    return batches * batch_size
 
   def _make_learner(self) -> learner_lib.Learner:
     saved_model_dir = os.path.join(self._root_dir, tf_agents_learner.POLICY_SAVED_MODEL_DIR)
@@ -214,6 +233,7 @@ class Run:
       self._experiment.gamma,
       timeout_seconds=_TIMEOUT_SECONDS,
       draws_per_window=draws_per_window,
+      decode=self._codec.decode,
     )
 
   def _writer(self, layouts, row_spec) -> writers.RowWriter:
@@ -230,6 +250,7 @@ class Run:
     values = {
       'phase': np.int32(self.agent.phase.numpy()),
       'fingerprint': np.asarray(self._fingerprint, dtype=object),
+      'codec': np.asarray(self._codec.state, dtype=object),
       **{name: np.int64(clock) for name, clock in self._clocks._asdict().items()},
     }
     replay_server.with_limit(

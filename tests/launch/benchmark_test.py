@@ -52,7 +52,7 @@ def test_replay_prints_one_line_of_json(run, domain, task, frame_shape, latent_s
     assert 0 < figures[f'{phase}_bytes_per_step'] < 100 * math.prod(stored), figures
   assert set(figures) == {
     *('domain', 'task', 'shadows', 'pixels_bytes_per_step', 'latents_bytes_per_step'),
-    *('pixel_rows', 'latent_rows', 'frame_shape', 'latent_shape', 'block_length'),
+    *('pixel_rows', 'latent_rows', 'frame_shape', 'codec', 'latent_shape', 'block_length'),
   }
 
 

@@ -23,6 +23,7 @@ CONFIG = tables.ReplayConfig(
   action_shape=(1,),
   action_dtype='float32',
   latent_size=100,
+  latents_dtype='uint8',
   stored_crops=2,
   n_step=1,
   pixels_capacity=6000,

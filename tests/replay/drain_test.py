@@ -204,22 +204,26 @@ def test_encoder_of_another_width_is_refused(replay_servers):
 
 
 def test_rows_taken_by_someone_else_are_noticed(replay_servers):
-  config = make_config(pixels_chunk_length=2)
+  config = make_config(capacity=1000)
   client = server.connect(replay_servers.start(config), config)
-  stream = play(config, [9])
+  stream = play(config, [79])
   write_pixels(client, config, stream)
-  assert len(list(client.sample('drain', 2))) == 2  # the blocks of rows 0 to 3
+  assert len(list(client.sample('drain', 2))) == 2  # the blocks of rows 0 to 63
 
   writer = latents_writer(client, config)
   with pytest.raises(TimeoutError) as error:
     drain_lib.drain(client, config, held_rows(config, stream), encode, writer, 3, timeout_seconds=1)
   text = str(error.value)
-  assert client.server_address in text and 'table drain, 6 of 10 rows read' in text
+  assert client.server_address in text and 'table drain, 16 of 80 rows read' in text
   assert 'something else' in text and '\n' not in text
 
 
 EMBEDDED = dataclasses.replace(
-  make_config(capacity=5000), frame_shape=(64, 64, 3), latent_size=100, action_shape=(1,)
+  make_config(capacity=5000),
+  frame_shape=(64, 64, 3),
+  latent_size=100,
+  latents_dtype='uint8',
+  action_shape=(1,),
 )
 BINDINGS = (
   'Experiment.total_agent_steps = 100',
@@ -249,7 +253,7 @@ def write_noise(client, rows):
 
 def encode_noise(observations):
   assert observations.shape[1:] == (64, 64, 9)
-  return tf.zeros([observations.shape[0], CROPS, 100])
+  return tf.zeros([observations.shape[0], CROPS, 100], tf.uint8)
 
 
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP])
@@ -281,7 +285,7 @@ def test_server_frees_frames_as_they_leave():
   """Memory stays below the peak with pixels plus the latents, and falls while draining."""
   rows, batch_size = 5000, 50
   frame_bytes = rows * np.prod(EMBEDDED.frame_shape)
-  latent_bytes = rows * CROPS * 100 * 4
+  latent_bytes = rows * CROPS * 100
   slack = 10_000_000  # buffers of connections
   with server.EmbeddedServer(gin_bindings=BINDINGS) as embedded:
     client = server.connect(embedded.address, EMBEDDED)
@@ -296,7 +300,7 @@ def test_server_frees_frames_as_they_leave():
       highest.append(process.memory_info().rss)
       if done == rows // 2:
         wait_for_memory(client, peak - 0.3 * frame_bytes)
-        queued = client.server_info(10)['drain'].current_size * EMBEDDED.pixels_chunk_length
+        queued = client.server_info(10)['drain'].current_size * EMBEDDED.drain_layout.block_length
         # And this process holds little, however slow: batches read, encoded and being written.
         assert total - queued - done <= 6 * batch_size
 

@@ -176,7 +176,11 @@ def test_blocks_of_latents(case, block_length, crops):
     latents = tf.stack([number + 0.25 * c for c in range(crops)], axis=-1)[..., None]
     batch = batch._replace(observation=tf.concat([latents, -latents], axis=-1))
     transition, valid = transitions.latents_transition(
-      batch, tf.fill([len(kept)], offset), case['n_step'], case['gamma']
+      batch,
+      tf.fill([len(kept)], offset),
+      case['n_step'],
+      case['gamma'],
+      decode=lambda stored: tf.cast(stored, tf.float32),
     )
     for time_step in (transition.time_step, transition.next_time_step):
       observation = time_step.observation.numpy()
