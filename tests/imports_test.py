@@ -10,8 +10,9 @@ _LEAVES = {'environments', 'networks'}
 ALLOWED = {
   'environments': set(),
   'networks': set(),
+  'analysis': set(),
   'costs': _LEAVES,
-  'freezing': _LEAVES,
+  'freezing': _LEAVES | {'analysis'},
   'replay': _LEAVES,
   'agents': _LEAVES | {'freezing', 'costs'},
   'training': _LEAVES | {'costs', 'freezing', 'replay', 'agents'},

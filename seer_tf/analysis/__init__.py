@@ -1,0 +1,1 @@
+"""What trained networks and finished runs tell: pure functions over arrays."""

@@ -1,0 +1,1 @@
+"""Tests of seer_tf.analysis."""
