@@ -36,6 +36,10 @@ TINY_FLAGS = {
     '--gin_file=tests/tiny.gin',
     '--gin_bindings=Experiment.evaluation_period = 400',
     '--gin_bindings=Experiment.evaluation_episodes = 1',
+    '--gin_bindings=WhenConverged.earliest_agent_steps = 200',
+    '--gin_bindings=WhenConverged.latest_agent_steps = 300',
+    '--gin_bindings=WhenConverged.period_agent_steps = 20',
+    '--gin_bindings=WhenConverged.probe_observations = 50',
   ],
   'launch.replay_server': ['--gin_file=tests/tiny.gin'],
   'launch.benchmark': shlex.split(

@@ -75,6 +75,15 @@ class SplitAgent:
     crops = [self.augmentation.augment(pixels) for _ in range(stored_crops)]
     return tf.stack(tf.split(self.lower(tf.concat(crops, axis=0)), stored_crops), axis=1)
 
+  @tf.function(reduce_retracing=True)
+  def activations(self, pixels):
+    """What each layer of the lower encoder puts out for the centre of uint8 pixels [B, H, W, C].
+
+    Returns:
+      Layer name -> float32 [B, ...].
+    """
+    return self.lower.activations(self.augmentation.centre(pixels))
+
   def _latents(self, observations):
     """Latents [B, D] of augmented pixels; what is latents already is left alone."""
     if observations.shape.rank == 2:

@@ -1,14 +1,84 @@
-"""When to freeze."""
+"""When to freeze. The learner asks its schedule once per agent step, from the first update on.
+
+A schedule may look at the encoder: `watch` hands it what it needs, before the first agent step.
+What it knows is plain arrays (`state`, `restore`), so that a checkpoint can hold it.
+"""
+
+from typing import Callable, Dict, Mapping, Sequence
 
 import gin
+import numpy as np
+
+from seer_tf.analysis import similarity
+from seer_tf.freezing import probe as probe_lib
+
+
+class Schedule:
+  """What every schedule answers to; one that looks at nothing and never freezes.
+
+  Attributes:
+    reason: why it froze, in words; empty before.
+  """
+
+  reason = ''
+
+  def __call__(self, agent_steps: int) -> bool:
+    """Whether the lower encoder is to be frozen once `agent_steps` actions were taken."""
+    return False
+
+  def check(self, first_update_at_agent_steps: int, total_agent_steps: int):
+    """Raises a `ValueError` if this run does not suit the schedule; called before all else."""
+
+  def watch(
+    self,
+    activations: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    record: Callable[[int, Mapping[str, float]], None],
+  ) -> Sequence[Callable]:
+    """Gets to know the encoder before the first agent step.
+
+    Args:
+      activations: of the present encoder: uint8 [B, H, W, C] -> layer name -> float [B, ...].
+      record: takes agent_steps and figures by name, for TensorBoard.
+
+    Returns:
+      Observers of the `Trajectory` of every agent step until the freeze.
+    """
+    return ()
+
+  def state(self) -> Dict[str, np.ndarray]:
+    """What a resumed run needs to know."""
+    return {}
+
+  def restore(self, state: Mapping[str, np.ndarray]):
+    """Goes on from what `state` returned; `check` and `watch` were called before."""
 
 
 @gin.configurable
-class AtStep:
+class Never(Schedule):
+  """Never freezes: the run learns from pixels to its end."""
+
+
+@gin.configurable
+class AtStart(Schedule):
+  """Freezes before the first update, when the initial random actions have been taken.
+
+  The encoder stays as it was made: random, or transferred from another run.
+  """
+
+  reason = 'before the first update'
+
+  def __call__(self, agent_steps: int) -> bool:
+    """True."""
+    return True
+
+
+@gin.configurable
+class AtStep(Schedule):
   """Freezes once the agent has taken `freeze_at_agent_steps` actions, as published."""
 
   def __init__(self, freeze_at_agent_steps: int = gin.REQUIRED):
     self.freeze_at_agent_steps = freeze_at_agent_steps
+    self.reason = 'as configured'
 
   def __call__(self, agent_steps: int) -> bool:
     """Whether the lower encoder is to be frozen once `agent_steps` actions were taken."""
@@ -25,5 +95,154 @@ class AtStep:
       raise ValueError(
         f'freeze_at_agent_steps is {at}, but it must lie after the first update (agent step '
         f'{first_update_at_agent_steps}) and before the end of the run (agent step '
-        f'{total_agent_steps}): choose a value between, or change the length of the run.'
+        f'{total_agent_steps}): choose a value between, or change the length of the run; to freeze '
+        f'an untrained encoder, bind Experiment.schedule_fn = @AtStart.'
       )
+
+
+@gin.configurable
+class WhenConverged(Schedule):
+  """Freezes when the layers of the lower encoder have stopped changing.
+
+  Every `period_agent_steps` each layer's activations on a fixed probe batch (observations of the
+  first agent steps, centre crops) are compared with those of the period before. Once the least
+  similar layer has reached `threshold` in `patience` comparisons in a row, and the earliest step is
+  there, it freezes; at the latest step it freezes anyway, and says so.
+  """
+
+  def __init__(
+    self,
+    earliest_agent_steps: int = gin.REQUIRED,
+    latest_agent_steps: int = gin.REQUIRED,
+    threshold: float = 0.99,
+    patience: int = 3,
+    period_agent_steps: int = 250,
+    similarity_fn: Callable[[np.ndarray, np.ndarray], float] = similarity.linear_cka,
+    probe_observations: int = 256,
+    probe_positions: int = 3,
+    probe_features: int = 64,
+  ):
+    """Checks its numbers.
+
+    Args:
+      earliest_agent_steps: it freezes at this agent step at the earliest.
+      latest_agent_steps: and at this one at the latest.
+      threshold: similarity of the least similar layer, in (0, 1], that counts as converged.
+      patience: comparisons in a row that must reach it.
+      period_agent_steps: agent steps between two looks at the encoder.
+      similarity_fn: of `analysis.similarity`, or any other function of two activations [N, D].
+      probe_observations: observations in the probe batch, kept in this process.
+      probe_positions: positions per side of a feature map that are compared; see `probe.rows`.
+      probe_features: features or channels of a layer that are compared; SVCCA and PWCCA need
+        several times as many observations.
+
+    Raises:
+      ValueError: for a number out of its range.
+    """
+    counts = dict(
+      patience=patience,
+      period_agent_steps=period_agent_steps,
+      probe_observations=probe_observations,
+      probe_positions=probe_positions,
+      probe_features=probe_features,
+    )
+    for name, value in counts.items():
+      if not isinstance(value, int) or value < 1:
+        raise ValueError(f'WhenConverged.{name} is {value!r}; give a whole number, at least 1.')
+    if not 0 < threshold <= 1:
+      raise ValueError(f'WhenConverged.threshold is {threshold}; give a value above 0, up to 1.')
+    self._range = (earliest_agent_steps, latest_agent_steps)
+    self._threshold = threshold
+    self._patience = patience
+    self._period = period_agent_steps
+    self._similarity_fn = similarity_fn
+    self._probe_sizes = (probe_observations, probe_positions, probe_features)
+    self._probe = None
+    self._record = None
+    self._first_update = 0
+    self._next_look = 0
+    self._in_a_row = 0
+    self._previous: Dict[str, np.ndarray] = {}
+    self.reason = ''
+
+  def check(self, first_update_at_agent_steps: int, total_agent_steps: int):
+    """Refuses a range outside the run, or one too short ever to see convergence.
+
+    Raises:
+      ValueError: with the range that would do.
+    """
+    earliest, latest = self._range
+    if not first_update_at_agent_steps < earliest <= latest < total_agent_steps:
+      raise ValueError(
+        f'WhenConverged may freeze from agent step {earliest} to {latest}, but both must lie '
+        f'after the first update (agent step {first_update_at_agent_steps}) and before the end of '
+        f'the run (agent step {total_agent_steps}), and in this order: change '
+        f'earliest_agent_steps, latest_agent_steps or the length of the run.'
+      )
+    begin = max(first_update_at_agent_steps, self._probe_sizes[0])
+    needed = begin + self._patience * self._period
+    if latest < needed:
+      raise ValueError(
+        f'WhenConverged.latest_agent_steps is {latest}, too early to see convergence: {begin} '
+        f'agent steps before the first look and {self._patience} periods of {self._period} make '
+        f'{needed}. Give at least that, or a smaller patience, period or probe.'
+      )
+    self._first_update = first_update_at_agent_steps
+
+  def watch(self, activations, record):
+    """See `Schedule`; the observer fills the probe batch, evenly before the first update."""
+    size, positions, features = self._probe_sizes
+    every = max(1, self._first_update // size)
+    self._probe = probe_lib.Probe(activations, size, every, positions, features)
+    self._record = record
+    return (self._probe,)
+
+  def __call__(self, agent_steps: int) -> bool:
+    """Whether the lower encoder is to be frozen; looks at it where a period is over."""
+    earliest, latest = self._range
+    if agent_steps >= self._next_look and self._probe.is_full:
+      self._look(agent_steps)
+    if agent_steps >= earliest and self._in_a_row >= self._patience:
+      self.reason = (
+        f'converged: each layer at least {self._threshold:g} similar to itself '
+        f'{self._period} agent steps before, {self._in_a_row} times in a row'
+      )
+      return True
+    if agent_steps >= latest:
+      self.reason = (
+        f'it has NOT converged, but this is WhenConverged.latest_agent_steps: {self._in_a_row} '
+        f'comparisons in a row reached {self._threshold:g}, not {self._patience}'
+      )
+      return True
+    return False
+
+  def _look(self, agent_steps: int):
+    """Compares each layer with itself a period ago."""
+    self._next_look = agent_steps + self._period
+    now = self._probe.measure()
+    if self._previous:
+      similarities = {
+        name: self._similarity_fn(self._previous[name], output) for name, output in now.items()
+      }
+      converged = min(similarities.values()) >= self._threshold
+      self._in_a_row = self._in_a_row + 1 if converged else 0
+      self._record(agent_steps, {**similarities, 'converged_in_a_row': self._in_a_row})
+    self._previous = now
+
+  def state(self) -> Dict[str, np.ndarray]:
+    """The probe batch, the activations of the last look, and where the count stands."""
+    return {
+      'next_look': np.asarray(self._next_look, np.int64),
+      'in_a_row': np.asarray(self._in_a_row, np.int64),
+      **{f'probe/{name}': value for name, value in self._probe.state().items()},
+      **{f'previous/{name}': value for name, value in self._previous.items()},
+    }
+
+  def restore(self, state: Mapping[str, np.ndarray]):
+    """Goes on from what `state` returned; `check` and `watch` were called before."""
+    below = lambda prefix: {
+      name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)
+    }
+    self._next_look, self._in_a_row = int(state['next_look']), int(state['in_a_row'])
+    self._probe.restore(below('probe/'))
+    self._previous = below('previous/')

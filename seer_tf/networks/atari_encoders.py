@@ -1,9 +1,11 @@
 """Lower encoders of the published Atari agents: convolutions alone, no projection above them."""
 
-from typing import Sequence, Tuple
+from typing import Dict, Sequence, Tuple
 
 import gin
 import tensorflow as tf
+
+from seer_tf.networks import encoders
 
 
 class FlatConvolutions(tf.keras.Model):
@@ -59,10 +61,12 @@ class FlatConvolutions(tf.keras.Model):
 
   def call(self, pixels):
     """Latents float32 [B, D], none negative, of uint8 pixels [B, h, w, C]."""
-    hidden = tf.cast(pixels, tf.float32) * (1.0 / 255.0)
-    for convolution in self.convolutions:
-      hidden = convolution(hidden)
-    return self._flatten(hidden)
+    return self._flatten(encoders.chain(self.convolutions, pixels)[-1])
+
+  def activations(self, pixels) -> Dict[str, tf.Tensor]:
+    """What each layer puts out for uint8 pixels [B, h, w, C]: float32 [B, ...] by layer name."""
+    outputs = encoders.chain(self.convolutions, pixels)
+    return {layer.name: output for layer, output in zip(self.convolutions, outputs)}
 
 
 @gin.configurable

@@ -4,7 +4,7 @@ A lower encoder is the only thing that the freeze switch freezes, and the only t
 replay stores. Everything above it (layer norms, critics, actor) is a head and lives in `heads.py`.
 """
 
-from typing import Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import gin
 import tensorflow as tf
@@ -27,6 +27,14 @@ class DeltaOrthogonal(tf.keras.initializers.Initializer):
     top, left = height // 2, width // 2
     padding = ((top, height - top - 1), (left, width - left - 1), (0, 0), (0, 0))
     return tf.pad(centre[tf.newaxis, tf.newaxis], padding)
+
+
+def chain(layers: Sequence[tf.keras.layers.Layer], pixels) -> List[tf.Tensor]:
+  """Outputs of layers that run one after another on uint8 pixels [B, h, w, C], scaled to [0, 1]."""
+  outputs = [tf.cast(pixels, tf.float32) * (1.0 / 255.0)]
+  for layer in layers:
+    outputs.append(layer(outputs[-1]))
+  return outputs[1:]
 
 
 @gin.configurable
@@ -103,10 +111,15 @@ class ControlEncoder(tf.keras.Model):
 
   def convolve(self, pixels):
     """Flattened convolution features, float32 [B, F], of uint8 pixels [B, h, w, C]."""
-    hidden = tf.cast(pixels, tf.float32) * (1.0 / 255.0)
-    for convolution in self.convolutions:
-      hidden = convolution(hidden)
-    return self._flatten(hidden)
+    return self._flatten(chain(self.convolutions, pixels)[-1])
+
+  def activations(self, pixels) -> Dict[str, tf.Tensor]:
+    """What each layer puts out for uint8 pixels [B, h, w, C]: float32 [B, ...] by layer name."""
+    outputs = chain(self.convolutions, pixels)
+    hidden = self._flatten(outputs[-1])
+    layers = [*self.convolutions, self.critic_projection, self.actor_projection]
+    outputs += [self.critic_latents(hidden), self.actor_latents(hidden)]
+    return {layer.name: output for layer, output in zip(layers, outputs)}
 
   def critic_latents(self, hidden):
     """The critic's half of the latent, float32 [B, features], of `convolve`'s output."""

@@ -7,7 +7,7 @@ latents    act and encode, write latents, learn from sampled latents
 
 import math
 import os
-from typing import Callable, Optional
+from typing import Callable, Mapping, Optional
 
 from absl import logging
 import numpy as np
@@ -119,16 +119,20 @@ class Run:
     write_pixels = lambda trajectory: pixels.append(
       writers.pixels_row(trajectory, config.frame_shape[-1])
     )
-    self._collector.act_with(self._random_policy, [write_pixels])
+    observers = [write_pixels, *self._schedule.watch(agent.activations, self._record_similarities)]
+    self._collector.act_with(self._random_policy, observers)
     self._advance(lambda agent_steps: agent_steps >= experiment.initial_random_agent_steps)
     pixels.flush()
 
     self._learner = self._make_learner()
-    self._collector.act_with(_eager(agent.collect_policy), [write_pixels])
+    self._collector.act_with(_eager(agent.collect_policy), observers)
     self._advance(self._schedule)
     pixels.close()
     self._evaluate()
     self._measure(config.pixels_capacity, pixels.rows)
+    if self._is_over:
+      self._learner.save()
+      return
 
     latents = self._writer(config.latents_layouts, config.latents_row)
     held = tables.held(pixels.rows, config.pixels_capacity, config.pixels_layout)
@@ -137,11 +141,15 @@ class Run:
       writers.latents_row(trajectory, self._codec.encode)
     )
     self._collector.act_with(_eager(agent.storing_policy(config.stored_crops)), [write_latents])
-    self._advance(lambda agent_steps: agent_steps >= experiment.total_agent_steps)
+    self._advance(lambda agent_steps: False)
     latents.close()
     self._learner.save()
     self._evaluate()
     self._measure(config.latents_capacity, latents.rows)
+
+  @property
+  def _is_over(self) -> bool:
+    return self._collector.agent_steps >= self._experiment.total_agent_steps
 
   @property
   def _phase(self) -> str:
@@ -153,10 +161,13 @@ class Run:
     return records.Clocks(collector.env_frames, collector.agent_steps, int(self._updates))
 
   def _advance(self, is_done: Callable[[int], bool]):
-    """Acts, and learns once there is a learner, until `is_done(agent_steps)`."""
+    """Acts, and learns once there is a learner, until `is_done(agent_steps)` or the run's end."""
     experiment, ledger, collector = self._experiment, self._ledger, self._collector
     phase, from_latents = self._phase, int(self.agent.phase) == freeze.Phase.LATENTS
-    while not is_done(collector.agent_steps):
+    while not self._is_over:
+      with ledger.timed(phase):  # a schedule may take its time to look at the encoder
+        if is_done(collector.agent_steps):
+          break
       self.agent.agent_steps.assign(collector.agent_steps)
       with ledger.timed(phase):
         collector.run()
@@ -178,6 +189,10 @@ class Run:
       self._fingerprint = freeze.of_latents(fingerprint, self._codec.digest)
       self._publish()
       logging.info('Lower encoder frozen, fingerprint %s.', self._fingerprint[:12])
+      self._progress.say(
+        f'freezing the encoder at agent step {self._collector.agent_steps:,}: '
+        f'{self._schedule.reason}'
+      )
       rows = drain.drain(
         self._client,
         self.replay_config,
@@ -259,6 +274,9 @@ class Run:
       f'Replay server {self._server_address}, table variables, insert',
     )
 
+  def _record_similarities(self, agent_steps: int, values: Mapping[str, float]):
+    self._records.by_agent_steps('Similarity', agent_steps, values)
+
   def _replay_bytes(self) -> int:
     """What the server's process had grown by since its tables were empty, about a second ago."""
     resident, empty = replay_server.server_memory(self._client)
@@ -293,8 +311,7 @@ class Run:
         'replay': f'{replay_bytes / 1e6:.0f}MB',
       },
     )
-    self._records.costs(
-      clocks,
+    costs = dict(
       flops=self._ledger.flops,
       seconds=self._ledger.seconds,
       replay_bytes=replay_bytes,
@@ -302,6 +319,7 @@ class Run:
       ms_per_update=figures['ms_per_update'],
       collected_return=self._collector.last_return,
     )
+    self._records.by_agent_steps('Costs', clocks.agent_steps, costs)
 
 
 def _eager(policy) -> py_tf_eager_policy.PyTFEagerPolicy:

@@ -2,7 +2,8 @@
 
 import csv
 import os
-from typing import List, NamedTuple
+import sys
+from typing import List, Mapping, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -72,12 +73,12 @@ class Records:
     self._eval.flush()
     return row
 
-  def costs(self, clocks: Clocks, **values: float):
-    """Writes scalars about costs and collecting to TensorBoard, over agent_steps."""
+  def by_agent_steps(self, topic: str, agent_steps: int, values: Mapping[str, float]):
+    """Writes scalars to TensorBoard, over agent_steps, below '<topic> by agent_steps/'."""
     with self._train.as_default():
       for name, value in values.items():
         if not np.isnan(value):
-          tf.summary.scalar(f'Costs by agent_steps/{name}', value, step=clocks.agent_steps)
+          tf.summary.scalar(f'{topic} by agent_steps/{name}', value, step=agent_steps)
 
   def close(self):
     """Flushes TensorBoard."""
@@ -102,6 +103,10 @@ class Progress:
     self._bar.set_description_str(phase, refresh=False)
     self._bar.set_postfix(figures, refresh=False)
     self._bar.update(agent_steps - self._bar.n)
+
+  def say(self, line: str):
+    """Prints a line above the bars."""
+    self._bar.write(line, file=sys.stderr)
 
   def converting(self, done: int, total: int):
     """Moves the second bar, made at the first call, to `done` of `total` rows."""
@@ -151,5 +156,6 @@ def summary_table(
   for label, before, after in rows:
     ratio = before / after if after else float('nan')
     lines.append(f'{label:>34} {before:>12,.1f} {after:>12,.1f} {ratio:>7.1f}')
-  lines.append(f'\nThe conversion took {conversion["seconds"]:.1f} s.\n')
+  if conversion['seconds']:
+    lines.append(f'\nThe conversion took {conversion["seconds"]:.1f} s.\n')
   return '\n'.join(lines)

@@ -1,7 +1,10 @@
 """Tests of when to freeze."""
 
+import numpy as np
 import pytest
+from tf_agents.trajectories import trajectory
 
+from seer_tf.analysis import similarity
 from seer_tf.freezing import schedule
 
 
@@ -19,3 +22,115 @@ def test_freeze_outside_the_run_is_refused(freeze_at):
 def test_freeze_inside_the_run_is_accepted():
   schedule.AtStep(11).check(10, 200)
   schedule.AtStep(199).check(10, 200)
+
+
+def test_never_and_at_start():
+  for when, expected in ((schedule.Never(), False), (schedule.AtStart(), True)):
+    when.check(10, 200)
+    assert [when(agent_steps) for agent_steps in (10, 11, 199)] == [expected] * 3
+
+
+class Encoder:
+  """Two layers that an observation's value shows through; one turns by an angle, as told."""
+
+  def __init__(self):
+    self.angle = 0.0
+    self.looks = 0
+
+  def __call__(self, pixels):
+    self.looks += 1
+    x = pixels[:, 0, 0, :2].astype(np.float32) * [1, 10]
+    turned = np.cos(self.angle) * x[:, :1] + np.sin(self.angle) * x[:, 1:]
+    return {'still': x, 'turning': turned}
+
+
+def live(when, turn_until, total=400, first=20, record=lambda *_: None, resume_at=None):
+  """Agent steps at which `when` freezes and looks, if the encoder turns until an agent step."""
+  encoder, rng = Encoder(), np.random.default_rng(0)
+  when.check(first, total)
+  observers = when.watch(encoder, record)
+  for agent_steps in range(total):
+    if agent_steps == resume_at:
+      state, when = when.state(), converged()
+      when.check(first, total)
+      observers = when.watch(encoder, record)
+      when.restore({name: np.array(value) for name, value in state.items()})
+    looks = encoder.looks
+    if agent_steps >= first and when(agent_steps):
+      return agent_steps, when.reason
+    if agent_steps < turn_until and encoder.looks > looks:
+      encoder.angle += 1.0
+    pixels = rng.integers(0, 255, (2, 2, 3), dtype=np.uint8)
+    for observe in observers:
+      observe(trajectory.mid(pixels, np.float32(0), (), np.float32(0), np.float32(1)))
+  return None, when.reason
+
+
+def converged(**changes):
+  values = dict(
+    earliest_agent_steps=50, latest_agent_steps=300, threshold=0.99, patience=3,
+    period_agent_steps=10, probe_observations=10,
+  )  # fmt: skip
+  return schedule.WhenConverged(**{**values, **changes})
+
+
+@pytest.mark.parametrize('measure', [similarity.linear_cka, similarity.svcca, similarity.pwcca])
+def test_freezes_when_every_layer_has_stood_still_for_the_patience(measure):
+  # Looks at 20, 30, ...; turned for the last time after the look at 100, so that those at 120, 130
+  # and 140 see no change. A single feature is as similar to itself as it correlates.
+  at, reason = live(converged(similarity_fn=measure), turn_until=101)
+  assert at == 140
+  assert reason.startswith('converged: each layer at least 0.99')
+
+
+def test_does_not_freeze_before_the_earliest():
+  assert live(converged(earliest_agent_steps=95), turn_until=0)[0] == 95
+
+
+def test_freezes_at_the_latest_and_says_so():
+  at, reason = live(converged(), turn_until=400)
+  assert at == 300
+  assert 'NOT converged' in reason and '0 comparisons in a row reached 0.99, not 3' in reason
+
+
+def test_records_each_layer():
+  recorded = []
+  live(converged(), 401, record=lambda agent_steps, values: recorded.append((agent_steps, values)))
+  assert [agent_steps for agent_steps, _ in recorded] == list(range(30, 301, 10))
+  for _, values in recorded:
+    assert values['still'] == pytest.approx(1.0)
+    assert values['turning'] < 0.99
+    assert values['converged_in_a_row'] == 0
+
+
+@pytest.mark.parametrize('resume_at', [5, 25, 115, 121, 130, 139])
+def test_a_resumed_run_freezes_at_the_same_step(resume_at):
+  assert live(converged(), 101, resume_at=resume_at)[0] == 140
+
+
+def test_waits_for_its_probe_batch():
+  """31 observations are there after agent step 31 only; so it looks at 31, 41, 51 and 61."""
+  assert live(converged(probe_observations=31), turn_until=0)[0] == 61
+
+
+@pytest.mark.parametrize('earliest, latest', [(10, 150), (20, 10), (30, 200), (60, 50)])
+def test_range_outside_the_run_is_refused(earliest, latest):
+  when = converged(earliest_agent_steps=earliest, latest_agent_steps=latest)
+  with pytest.raises(ValueError, match=rf'from agent step {earliest} to {latest}.*200\), and'):
+    when.check(first_update_at_agent_steps=10, total_agent_steps=200)
+
+
+def test_a_latest_step_before_any_convergence_is_refused():
+  when = converged(latest_agent_steps=59, earliest_agent_steps=59)
+  with pytest.raises(ValueError, match='is 59, too early to see convergence: 30.*make 60'):
+    when.check(30, 200)
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [('threshold', 0), ('threshold', 1.1), ('patience', 0), ('period_agent_steps', 0.5),
+   ('probe_observations', 0), ('probe_positions', 0), ('probe_features', -1)],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(name, value):
+  with pytest.raises(ValueError, match=f'WhenConverged.{name} is {value}'):
+    converged(**{name: value})

@@ -35,3 +35,12 @@ def test_smallest_image():
   assert atari_encoders.NatureEncoder((36, 36, 1)).latent_size == 64
   with pytest.raises(ValueError, match='size 35 is too small .*NatureEncoder.* 36 pixels'):
     atari_encoders.NatureEncoder((35, 36, 1))
+
+
+def test_activations_are_what_the_layers_put_out():
+  encoder = atari_encoders.DataEfficientEncoder((50, 50, 1))
+  pixels = tf.cast(tf.random.uniform([2, 50, 50, 1], 0, 256, tf.int32), tf.uint8)
+  seen = encoder.activations(pixels)
+  assert list(seen) == ['conv1', 'conv2']
+  np.testing.assert_array_equal(seen['conv2'], encoder.convolutions[1](seen['conv1']))
+  np.testing.assert_array_equal(tf.reshape(seen['conv2'], [2, -1]), encoder(pixels))

@@ -54,3 +54,16 @@ def test_smallest_image():
   assert encoders.ControlEncoder((15, 15, 3))(tf.zeros([1, 15, 15, 3], tf.uint8)).shape == (1, 100)
   with pytest.raises(ValueError, match='image size 14 is too small .* at least 15 pixels'):
     encoders.ControlEncoder((14, 14, 3))
+
+
+def test_activations_are_what_the_layers_put_out():
+  encoder = encoders.ControlEncoder((17, 17, 3), filters=(4, 6), features=5)
+  pixels = tf.cast(tf.random.uniform([2, 17, 17, 3], 0, 256, tf.int32), tf.uint8)
+  seen = encoder.activations(pixels)
+  names = ['conv1', 'conv2', 'critic_projection', 'actor_projection']
+  assert list(seen) == names
+  assert [tuple(seen[name].shape) for name in names[:2]] == [(2, 8, 8, 4), (2, 6, 6, 6)]
+  np.testing.assert_array_equal(tf.reshape(seen['conv2'], [2, -1]), encoder.convolve(pixels))
+  np.testing.assert_array_equal(
+    tf.concat([seen['critic_projection'], seen['actor_projection']], axis=1), encoder(pixels)
+  )
