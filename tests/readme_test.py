@@ -85,7 +85,7 @@ def checked(command):
 def script(lines, folder):
   """The bash script that stands for a block; `folder` takes the place of /tmp."""
   port = portpicker.pick_unused_port()
-  commands = [checked(line).replace('=/tmp/', f'={folder}/') for line in lines]
+  commands = [re.sub(r'(="?)/tmp/', rf'\g<1>{folder}/', checked(line)) for line in lines]
   commands = [re.sub(r'(--port=|localhost:)\d+', rf'\g<1>{port}', line) for line in commands]
   end = 'for job in $(jobs -p); do kill "$job"; wait "$job"; done'
   return '\n'.join(['set -eu -o pipefail', *filter(None, commands), end])

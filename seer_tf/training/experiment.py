@@ -15,7 +15,12 @@ from tf_agents.train.utils import spec_utils
 from seer_tf.agents import augmentation, dqn, sac  # noqa: F401 - gin knows what is imported
 from seer_tf.environments import dm_control
 from seer_tf.freezing import schedule
-from seer_tf.networks import atari_encoders, encoders  # noqa: F401
+from seer_tf.networks import (
+  atari_encoders,  # noqa: F401
+  encoders,
+  transfer,
+  variables,
+)
 from seer_tf.replay import codecs, tables
 
 
@@ -33,6 +38,7 @@ class Experiment:
     augmentation_fn: () -> augmentation of images.
     schedule_fn: () -> when to freeze.
     codec_fn: (latent_shape) -> how latents are stored.
+    transfer_from: root_dir of another run, whose lower encoder this one starts with; None: anew.
     total_agent_steps: length of the run.
     initial_random_agent_steps: actions drawn uniformly, before the first update.
     updates_per_agent_step: updates per action thereafter.
@@ -56,6 +62,7 @@ class Experiment:
   augmentation_fn: Callable = augmentation.RandomCrop
   schedule_fn: Callable = schedule.AtStep
   codec_fn: Callable[..., codecs.Codec] = codecs.Uint8
+  transfer_from: Optional[str] = None
   total_agent_steps: int = gin.REQUIRED
   initial_random_agent_steps: int = 1000
   updates_per_agent_step: int = 1
@@ -83,13 +90,17 @@ class Experiment:
   def agent(self, environment, updates):
     """Builds the agent for `environment`; `updates` is the int64 variable that it counts in."""
     _, action_spec, time_step_spec = spec_utils.get_tensor_specs(environment)
-    return self.agent_fn(
+    agent = self.agent_fn(
       time_step_spec,
       action_spec,
       lower_fn=self.lower_builder(environment),
       augmentation=self.augmentation_fn(),
       train_step_counter=updates,
     )
+    if self.transfer_from is not None:
+      transfer.load(agent.lower, self.transfer_from)
+      variables.copy(agent.lower, agent.target_lower)
+    return agent
 
   def replay_config(self, environment) -> tables.ReplayConfig:
     """What replay holds for `environment`; renders nothing and needs no agent."""

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
+from tf_agents.utils import common
 
 from seer_tf.freezing import freeze
-from seer_tf.networks import variables
+from seer_tf.networks import encoders, variables
 from seer_tf.replay import server
 from seer_tf.training import experiment, loop
 
@@ -108,3 +109,16 @@ def test_a_random_encoder_freezes_before_the_first_update(live):
   assert not has_learned(lived)
   assert int(lived.run.agent.phase) == freeze.Phase.LATENTS
   assert lived.info['pixels'].current_size == 0 < lived.info['latents'].current_size
+
+
+def test_a_transferred_encoder_stays_as_the_other_run_left_it(live, tmp_path):
+  """The other run's is saved as its learner does; it takes no run to make one."""
+  other = tmp_path / 'other'
+  agent = tf.Module()
+  agent.lower = encoders.ControlEncoder((15, 15, 9), filters=(4, 4), features=5)
+  checkpoints = str(other / 'train' / 'checkpoints')
+  common.Checkpointer(checkpoints, agent=agent, train_step=tf.Variable(3)).save(3)
+  lived = live('Experiment.schedule_fn = @AtStart', f'Experiment.transfer_from = {str(other)!r}')
+  expected = freeze.fingerprint(agent.lower)
+  assert freeze.fingerprint(lived.run.agent.lower) == expected
+  assert freeze.fingerprint(lived.run.agent.target_lower) == expected
