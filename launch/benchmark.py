@@ -3,7 +3,8 @@ r"""Measures speed and memory; prints one JSON object a line, and nothing else, 
     python -m launch.benchmark updates --agent=sac --image_size=84 --batch_size=128
     python -m launch.benchmark updates --agent=rainbow --batch_size=32
     python -m launch.benchmark replay --domain=dmc
-    python -m launch.benchmark replay --domain=atari --games=Seaquest,Pong
+    python -m launch.benchmark replay --domain=atari --games=Seaquest,Pong --codec=float16
+    python -m launch.benchmark replay --domain=dmc --sizes=1e4,1e5,1e6
 
 updates: mean milliseconds of one learner update over whole cadence periods, in both phases, from
 data in memory (a pool of 512 transitions, a new batch drawn from it at each update). Needs no
@@ -11,7 +12,9 @@ simulator. The DQN family's copy to its target, once in thousands of updates, is
 
 replay: growth of a replay server's resident memory divided by the rows it holds, for pixels and for
 latents, with real frames under a random policy: of one task of the control suite, or of several
-Atari games in turn, each with as many rows and a stream of its own. See launch/benchmark_replay.py.
+Atari games in turn, each with as many rows. Besides, rates of writing, sampling and converting, the
+server's memory before, during and after the conversion, a checkpoint's bytes on disk, and how far
+the codec moves Q values and policy. See launch/benchmark_replay.py.
 """
 
 import json
@@ -173,7 +176,8 @@ def main(command: str):
   else:
     files, further = cli.gin_arguments()
     gin_arguments = [preset, *files], [*bindings, *further]
-    print(json.dumps(benchmark_replay.replay(_DOMAIN.value, gin_arguments)), flush=True)
+    for figures in benchmark_replay.replay(_DOMAIN.value, gin_arguments):
+      print(json.dumps(figures), flush=True)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,13 @@
-"""What a step costs in a replay server's memory, of pixels and of latents; see launch.benchmark.
+"""What replay costs, of pixels and of latents, in bytes and in seconds; see launch.benchmark.
 
 Real frames of a random policy, in the order in which they are made: `sources` play, `fill_pixels`
-and `fill_latents` write what was seen, `held_bytes` weighs the server.
+writes what was seen, `conversion` drains it, `fill_latents` writes any number of the same latents,
+`held_bytes` weighs the server.
 """
 
+import os
+import tempfile
+import time
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from absl import flags
@@ -15,16 +19,35 @@ _PIXEL_ROWS = flags.DEFINE_integer('pixel_rows', 5000, 'Rows of pixels to store.
 _LATENT_ROWS = flags.DEFINE_integer(
   'latent_rows', 20000, 'Rows of latents to store.', lower_bound=1
 )
+_CODEC = flags.DEFINE_enum(
+  'codec', None, ['float32', 'float16', 'uint8'], 'How latents are stored; the default of runs.'
+)
+_SIZES = flags.DEFINE_list(
+  'sizes', [], 'Instead of all else: rows of latents to hold, such as 1e4,1e5,1e6, in turn.'
+)
+_SAMPLE_SECONDS = flags.DEFINE_float('sample_seconds', 5.0, 'Of sampling, each time.')
 _GAMES = flags.DEFINE_list(
   'games', ['Seaquest', 'Pong'], 'Atari games, by their full names; each gives as many rows.'
 )
 
 
+def _sizes() -> List[int]:
+  """Rows of latents to hold, as asked for."""
+  try:
+    sizes = [int(float(size)) for size in _SIZES.value]
+  except ValueError as error:
+    raise cli.UserError(f'--sizes={",".join(_SIZES.value)}: give numbers of rows.') from error
+  if any(size < 1000 for size in sizes):
+    raise cli.UserError(f'--sizes={",".join(_SIZES.value)}: give at least 1000 rows each.')
+  return sizes or [_LATENT_ROWS.value]
+
+
 def bindings() -> List[str]:
-  """Gin bindings that make the tables as large as what is stored."""
-  return [
+  """Gin bindings that make the tables as large as what is stored, and choose the codec."""
+  codec = [f'Experiment.codec_fn = @{_CODEC.value.capitalize()}'] if _CODEC.value else []
+  return codec + [
     f'ReplayConfig.pixels_capacity = {_PIXEL_ROWS.value}',
-    f'ReplayConfig.latents_capacity = {_LATENT_ROWS.value}',
+    f'ReplayConfig.latents_capacity = {max(_sizes())}',
   ]
 
 
@@ -63,46 +86,144 @@ def random_rows(environment) -> Iterator[Tuple]:
     time_step = next_time_step
 
 
-def fill_pixels(client, config, rows: Iterator, count: int) -> List[Tuple]:
-  """Writes `count` of `rows` as one stream of pixels; returns what was written, stacked."""
+def play(rows: Iterator, count: int):
+  """`count` of `rows`, as `Row` of arrays [count, ...] with stacked observations."""
+  import numpy as np
   import tqdm
 
+  from seer_tf.replay import tables
+
+  seen = [next(rows) for _ in tqdm.trange(count, desc='playing', unit='row')]
+  columns = zip(*(row[1:5] for _, row in seen))
+  observations = np.stack([observation for observation, _ in seen])
+  return tables.Row(observations, *map(np.stack, columns))
+
+
+def fill_pixels(client, config, rows) -> float:
+  """Writes `Row` of arrays with stacked observations as one stream of pixels; returns seconds."""
   from seer_tf.replay import tables, writers
 
-  channels = config.frame_shape[-1]
+  start, channels = time.perf_counter(), config.frame_shape[-1]
   writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
-  steps = []
-  for _ in tqdm.trange(count, desc='pixels', unit='row'):
-    observation, row = next(rows)
-    steps.append((observation, row))
-    writer.append(row._replace(observation=observation[..., -channels:]))
+  for row in zip(*rows[:5]):
+    writer.append(tables.Row(row[0][..., -channels:], *row[1:]))
   writer.close()
-  return steps
+  return time.perf_counter() - start
 
 
-def fill_latents(client, config, steps: Sequence[Tuple], count: int, encode, batch_size: int):
-  """Writes `count` rows of latents as one stream: the same steps again and again.
+def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> Dict[str, float]:
+  """Drains what `fill_pixels` wrote; resident memory is of the server's process, beyond empty.
 
   Args:
     client: of the replay server.
     config: `ReplayConfig`.
-    steps: what `fill_pixels` returned.
-    count: rows to write.
-    encode: uint8 [B, H, W, C] -> stored latents [B, K, D], of other random crops in each call.
+    rows: written.
+    encode: uint8 [B, H, W, C] -> stored latents [B, K, D].
     batch_size: B.
+    pid: of the server.
   """
-  import numpy as np
+  from seer_tf.costs import memory
+  from seer_tf.replay import drain, server, tables, writers
+
+  empty = server.server_memory(client)[1]
+  before = held_bytes(client)
+  peak = [memory.resident_bytes(pid)]
+  writer = writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
+  start = time.perf_counter()
+  converted = drain.drain(
+    client,
+    config,
+    tables.held(rows, config.pixels_capacity, config.pixels_layout),
+    encode,
+    writer,
+    batch_size,
+    lambda *counts: peak.append(memory.resident_bytes(pid)),
+  )
+  writer.close()
+  seconds = time.perf_counter() - start
+  return dict(
+    converted_rows_per_s=round(converted / seconds, 1),
+    resident_before=before,
+    resident_peak=max(peak) - empty,
+    resident_after=held_bytes(client),
+  )
+
+
+def fill_latents(client, config, rows, count: int) -> float:
+  """Writes `count` rows of latents as one stream, the same again and again; returns seconds.
+
+  Args:
+    client: of the replay server.
+    config: `ReplayConfig`.
+    rows: `Row` of arrays with stored latents [N, K, D].
+    count: rows to write.
+  """
   import tqdm
 
   from seer_tf.replay import tables, writers
 
+  start = time.perf_counter()
   writer = writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
-  for first in tqdm.trange(0, count, batch_size, desc='latents', unit='batch'):
-    chosen = [steps[i % len(steps)] for i in range(first, min(first + batch_size, count))]
-    latents = encode(np.stack([observation for observation, _ in chosen]))
-    for latent, (_, row) in zip(latents, chosen):
-      writer.append(row._replace(observation=latent))
+  left = count
+  with tqdm.tqdm(total=count, desc='latents', unit='row') as progress:
+    while left:
+      batch = min(left, len(rows.reward), 256)
+      first = (count - left) % (len(rows.reward) - batch + 1)
+      writer.extend(tables.Row(*(column[first : first + batch] for column in rows[:5])))
+      left -= batch
+      progress.update(batch)
   writer.close()
+  return time.perf_counter() - start
+
+
+def sample_rate(address: str, config, experiment, codec) -> float:
+  """Transitions per second out of table `latents`, as a learner gets them."""
+  from seer_tf.replay import datasets
+
+  dataset = datasets.make_dataset(
+    address,
+    'latents',
+    config,
+    experiment.batch_size,
+    experiment.gamma,
+    draws_per_window=experiment.draws_per_block,
+    decode=codec.decode,
+  )
+  batches = iter(dataset)
+  for _ in range(3):  # what was prepared before the clock started
+    next(batches)
+  start, count = time.perf_counter(), 0
+  while time.perf_counter() - start < _SAMPLE_SECONDS.value:
+    next(batches)
+    count += experiment.batch_size
+  return count / (time.perf_counter() - start)
+
+
+def checkpoint_bytes(client) -> int:
+  """Bytes on disk of a checkpoint of the whole server."""
+  from seer_tf.replay import server
+
+  path = server.with_limit(client.checkpoint, 300, 'the server, checkpoint')
+  return sum(entry.stat().st_size for entry in os.scandir(path))
+
+
+def coding_errors(agent, codec, latents) -> Dict[str, float]:
+  """How far the heads' answers move when latents [N, K, D] are stored and read back."""
+  import numpy as np
+  import tensorflow as tf
+
+  plain = tf.reshape(latents, [-1, latents.shape[-1]])
+  stored = tf.reshape(codec.decode(tf.constant(codec.encode(latents))), plain.shape)
+  acts = [agent.greedy_actions(z).numpy() for z in (plain, stored)]
+  values = [agent.q_values(z, acts[0]).numpy() for z in (plain, stored)]
+  moved = np.abs(acts[1] - acts[0]) if acts[0].ndim > 1 else acts[1] != acts[0]
+  figures = dict(
+    latent_error_over_std=np.abs(stored - plain).mean() / np.std(plain, axis=0).mean(),
+    q_error_mean=np.abs(values[1] - values[0]).mean(),
+    q_std=values[0].std(),
+    policy_error_mean=moved.mean(),
+  )
+  return {name: float(f'{value:.3g}') for name, value in figures.items()}
 
 
 def held_bytes(client) -> int:
@@ -122,20 +243,22 @@ def _shares(count: int, parts: int) -> List[int]:
   return [count * (i + 1) // parts - count * i // parts for i in range(parts)]
 
 
-def replay(domain: str, gin_arguments: Tuple[Sequence[str], Sequence[str]]) -> Dict:
-  """Fills a server with pixels, and another with latents, and weighs both.
+def replay(
+  domain: str, gin_arguments: Tuple[Sequence[str], Sequence[str]]
+) -> Iterator[Dict[str, Any]]:
+  """Fills a server with pixels and converts them, fills another with latents, and weighs both.
 
   Args:
     domain: 'dmc' or 'atari'.
     gin_arguments: gin files and bindings that this process has parsed, for the servers.
 
-  Returns:
-    The figures to print.
+  Yields:
+    The figures to print, one set for each of --sizes.
   """
   import numpy as np
   import tensorflow as tf
 
-  from seer_tf.replay import server
+  from seer_tf.replay import server, tables
   from seer_tf.training import experiment as experiment_lib
 
   experiment = experiment_lib.Experiment()
@@ -143,38 +266,68 @@ def replay(domain: str, gin_arguments: Tuple[Sequence[str], Sequence[str]]) -> D
   first = next(iter(environments.values()))
   config = experiment.replay_config(first)
   agent = experiment.agent(first, tf.Variable(0, dtype=tf.int64))
-  codec = experiment.codec(config)
+  agent.initialize()
+  agent.freeze()
+  codec, batch_size = experiment.codec(config), experiment.conversion_batch_size
   encode_crops = lambda pixels: agent.encode_crops(pixels, config.stored_crops).numpy()
-  tasks = len(environments)
-
-  with server.EmbeddedServer(*gin_arguments) as embedded:
-    client = server.connect(embedded.address, config)
-    seen = []  # steps of each task
-    for environment, rows in zip(environments.values(), _shares(_PIXEL_ROWS.value, tasks)):
-      seen.append(fill_pixels(client, config, random_rows(environment), rows))
-      environment.close()
-    pixels_bytes = held_bytes(client)
-
-  rows = -(-experiment.calibration_latents // config.stored_crops)
-  frames = [observation for steps in seen for observation, _ in steps[: rows // tasks]]
-  codec.calibrate(encode_crops(np.stack(frames)))
   encode = lambda pixels: codec.encode(encode_crops(pixels))
-  with server.EmbeddedServer(*gin_arguments) as embedded:
-    client = server.connect(embedded.address, config)
-    for steps, rows in zip(seen, _shares(_LATENT_ROWS.value, tasks)):
-      fill_latents(client, config, steps, rows, encode, experiment.conversion_batch_size)
-    latents_bytes = held_bytes(client)
 
-  return dict(
+  tasks, seen = len(environments), []
+  for environment, count in zip(environments.values(), _shares(_PIXEL_ROWS.value, tasks)):
+    seen.append(play(random_rows(environment), count))
+    environment.close()
+  rows = tables.Row(*map(np.concatenate, zip(*(task[:5] for task in seen))))
+
+  def encode_all(pixels):
+    """Latents [N, K, D], and rows per second."""
+    encode_crops(pixels[:batch_size])
+    start = time.perf_counter()
+    batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
+    latents = [encode_crops(batch) for batch in batches]
+    return np.concatenate(latents), len(pixels) / (time.perf_counter() - start)
+
+  latents, encoded_per_s = encode_all(rows.observation)
+  sample = np.random.default_rng(0).permutation(len(latents))
+  half = len(sample) // 2
+  codec.calibrate(latents[sample[: min(half, experiment.calibration_latents)]])
+  figures = dict(
     domain=domain,
     task=','.join(environments),
     shadows=gin.query_parameter('dm_control.load.shadows') if domain == 'dmc' else None,
-    pixels_bytes_per_step=round(pixels_bytes / _PIXEL_ROWS.value, 1),
-    latents_bytes_per_step=round(latents_bytes / _LATENT_ROWS.value, 1),
-    pixel_rows=_PIXEL_ROWS.value,
-    latent_rows=_LATENT_ROWS.value,
-    frame_shape=config.frame_shape,
-    codec=type(codec).__name__.lower(),
-    latent_shape=(config.stored_crops, config.latent_size),
-    block_length=config.block_length,
   )
+  if not _SIZES.value:
+    with server.EmbeddedServer(*gin_arguments) as embedded:
+      client = server.connect(embedded.address, config)
+      seconds = fill_pixels(client, config, rows)
+      pixels_bytes = held_bytes(client)
+      converted = conversion(client, config, _PIXEL_ROWS.value, encode, batch_size, embedded.pid)
+    figures.update(
+      pixels_bytes_per_step=round(pixels_bytes / _PIXEL_ROWS.value, 1),
+      pixels_inserted_per_s=round(_PIXEL_ROWS.value / seconds, 1),
+      pixel_rows=_PIXEL_ROWS.value,
+      frame_shape=config.frame_shape,
+      encoded_rows_per_s=round((encoded_per_s + encode_all(rows.observation)[1]) / 2, 1),
+      **converted,
+      **coding_errors(agent, codec, latents[sample[half:]]),
+    )
+  stored = rows._replace(observation=codec.encode(latents))
+  for size in _sizes():
+    with (
+      tempfile.TemporaryDirectory() as root_dir,
+      server.EmbeddedServer(*gin_arguments, root_dir=root_dir) as embedded,
+    ):
+      client = server.connect(embedded.address, config)
+      seconds = fill_latents(client, config, stored, size)
+      yield dict(
+        **figures,
+        codec=type(codec).__name__.lower(),
+        latent_shape=(config.stored_crops, config.latent_size),
+        block_length=config.block_length,
+        latent_rows=size,
+        latents_bytes_per_step=round(held_bytes(client) / size, 1),
+        latents_inserted_per_s=round(size / seconds, 1),
+        batch_size=experiment.batch_size,
+        draws_per_block=experiment.draws_per_block,
+        sampled_per_s=round(sample_rate(embedded.address, config, experiment, codec), 1),
+        checkpoint_bytes_per_step=round(checkpoint_bytes(client) / size, 1),
+      )

@@ -43,7 +43,8 @@ TINY_FLAGS = {
   ],
   'launch.replay_server': ['--gin_file=tests/tiny.gin'],
   'launch.benchmark': shlex.split(
-    '--seconds=0.1 --pixel_rows=100 --latent_rows=400 --image_size=25 --batch_size=8'
+    '--seconds=0.1 --pixel_rows=100 --latent_rows=2000 --sample_seconds=0.1 --image_size=25 '
+    '--batch_size=8'
   ),
 }
 PASSED_OVER = ('git', 'cd', 'sudo')

@@ -139,6 +139,14 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
     """The policy to evaluate, on pixels: mean weights, `evaluation_epsilon`."""
     return self._on_pixels(self._policy)
 
+  def greedy_actions(self, latents):
+    """The best action int64 [B] by the mean weights, on latents [B, D]."""
+    return tf.argmax(self._q_network(latents)[0], axis=-1)
+
+  def q_values(self, latents, actions):
+    """Values float32 [B] of actions [B], by the mean weights, on latents [B, D]."""
+    return tf.gather(self._q_network(latents)[0], actions, batch_dims=1)
+
   def _setup_policy(self, time_step_spec, action_spec, *unused_options):
     policy = lambda epsilon, training: policies.EpsilonGreedyQPolicy(
       time_step_spec, action_spec, self._q_network, epsilon, training

@@ -15,6 +15,7 @@ import gin
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
+from tf_agents.trajectories import time_step as ts
 
 from seer_tf.agents import split
 from seer_tf.costs import flops
@@ -118,6 +119,16 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       stored_crops,
       self._actor_update_period,
     )
+
+  def greedy_actions(self, latents):
+    """The actor's most likely actions [B, A], on latents [B, D]."""
+    kinds = tf.fill([tf.shape(latents)[0]], ts.StepType.MID)
+    return self._actor_network(latents, kinds)[0].mode()
+
+  def q_values(self, latents, actions):
+    """The smaller of both critics' values float32 [B] of actions [B, A], on latents [B, D]."""
+    critics = (self._critic_network_1, self._critic_network_2)
+    return tf.minimum(*(critic((latents, actions))[0] for critic in critics))
 
   def _initialize(self):
     for online, target in self._online_and_target():

@@ -4,9 +4,9 @@ import ctypes
 import os
 
 
-def resident_bytes() -> int:
-  """Bytes of physical memory that this process holds (Linux)."""
-  with open('/proc/self/statm', encoding='ascii') as statm:
+def resident_bytes(pid='self') -> int:
+  """Bytes of physical memory that a process, by default this one, holds (Linux)."""
+  with open(f'/proc/{pid}/statm', encoding='ascii') as statm:
     return int(statm.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 

@@ -28,7 +28,7 @@ def test_updates_print_one_line_of_json(run, agent):
   assert min(figures['latents_ms'], figures['pixels_ms']) > 0
 
 
-TINY_REPLAY = ['--pixel_rows=101', '--latent_rows=203', '--image_size=25']
+TINY_REPLAY = ['--pixel_rows=101', '--latent_rows=2003', '--image_size=25', '--sample_seconds=0.1']
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,31 @@ def test_replay_prints_one_line_of_json(run, domain, task, frame_shape, latent_s
   (line,) = result.stdout.splitlines()
   figures = json.loads(line)
   assert (figures['domain'], figures['task']) == (domain, task)
-  assert (figures['pixel_rows'], figures['latent_rows']) == (101, 203)
+  assert (figures['pixel_rows'], figures['latent_rows']) == (101, 2003)
   assert (figures['frame_shape'], figures['latent_shape']) == (frame_shape, latent_shape)
   # What is stored, and no more than a hundred times as much: a server's first rows cost most.
   for phase, stored in (('pixels', frame_shape), ('latents', latent_shape)):
     assert 0 < figures[f'{phase}_bytes_per_step'] < 100 * math.prod(stored), figures
-  assert set(figures) == {
-    *('domain', 'task', 'shadows', 'pixels_bytes_per_step', 'latents_bytes_per_step'),
-    *('pixel_rows', 'latent_rows', 'frame_shape', 'codec', 'latent_shape', 'block_length'),
-  }
+  kept = ('shadows', 'latent_rows', 'frame_shape', 'latent_shape', 'block_length')
+  rates = ('pixels_inserted', 'converted_rows', 'encoded_rows', 'latents_inserted', 'sampled')
+  assert all(figures[f'{rate}_per_s'] > 0 for rate in rates)
+  memory = [figures[f'resident_{moment}'] for moment in ('before', 'peak', 'after')]
+  assert 0 < memory[0] <= memory[1] and memory[2] <= memory[1] + 2_000_000  # noise of a small heap
+  assert figures['codec'] == 'uint8' and set(kept) < set(figures)
+  assert 0 < figures['latent_error_over_std'] < 0.1
+  assert 0 < figures['checkpoint_bytes_per_step'] < figures['latents_bytes_per_step']
+
+
+def test_codec_and_sizes_can_be_chosen(run):
+  arguments = [*TINY_REPLAY, '--codec=float32', '--sizes=1e3,2e3']
+  result = run([sys.executable, '-m', 'launch.benchmark', 'replay', *arguments])
+  assert result.returncode == 0, result.stderr
+  lines = [json.loads(line) for line in result.stdout.splitlines()]
+  assert [(line['codec'], line['latent_rows']) for line in lines] == [
+    ('float32', 1000),
+    ('float32', 2000),
+  ]
+  assert all(line['latents_bytes_per_step'] > 1600 for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +77,8 @@ def test_replay_prints_one_line_of_json(run, domain, task, frame_shape, latent_s
   [
     (['replay', '--domain=atari', '--games=Pongg'], 'did you mean Pong?'),
     (['replay', '--domain=atari', '--games=Pong,Pong'], 'give games that differ'),
+    (['replay', '--sizes=many'], 'give numbers of rows'),
+    (['replay', '--sizes=10'], 'at least 1000 rows'),
     (['replays'], "unknown benchmark 'replays'; there are updates and replay"),
   ],
 )
