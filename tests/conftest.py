@@ -34,7 +34,8 @@ def _run(
   process = subprocess.Popen(
     [str(word) for word in command],
     cwd=cwd,
-    env={**os.environ, **(env or {})},
+    # A make that is tested is none of `make test`'s own: that would have it print where it is.
+    env={**os.environ, 'MAKEFLAGS': '', 'MAKELEVEL': '0', **(env or {})},
     stdin=kwargs.pop('stdin', subprocess.DEVNULL),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,

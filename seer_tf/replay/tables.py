@@ -198,6 +198,12 @@ class ReplayConfig:
     return {'latents': self.latents_layout}
 
   @property
+  def rows_to_sample(self) -> int:
+    """Rows that a stream must have before each table surely holds a transition to sample."""
+    layouts = (self.pixels_layout, self.latents_layout)
+    return max(layout.block_length + layout.lookahead for layout in layouts)
+
+  @property
   def pixels_row(self) -> Row:
     """Specs of one row of the `pixels` and `drain` tables: `tf.TensorSpec`s without a window."""
     return self._row_spec(self.frame_shape, tf.uint8)

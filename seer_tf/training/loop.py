@@ -66,12 +66,7 @@ class Run:
     self._codec = experiment.codec(self.replay_config)
     self._schedule = experiment.schedule_fn()
     self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
-    if experiment.initial_random_agent_steps <= self.replay_config.n_step:
-      raise ValueError(
-        f'Experiment.initial_random_agent_steps is {experiment.initial_random_agent_steps}, but '
-        f'no transition of ReplayConfig.n_step = {self.replay_config.n_step} agent steps is '
-        f'complete by then: give more random steps, or a smaller n_step.'
-      )
+    self._check_first_sample()
     self._ledger = ledger_lib.Ledger(
       self.agent.costs(experiment.batch_size, self.replay_config.stored_crops)
     )
@@ -81,6 +76,22 @@ class Run:
     self._random_policy = random_py_policy.RandomPyPolicy(
       self._environment.time_step_spec(), self._environment.action_spec(), seed=seed
     )
+
+  def _check_first_sample(self):
+    """Refuses a run that would wait for a transition that replay cannot hold yet, or ever."""
+    config, needed = self.replay_config, self.replay_config.rows_to_sample
+    rows = {
+      'Experiment.initial_random_agent_steps': self._experiment.initial_random_agent_steps,
+      'ReplayConfig.pixels_capacity': config.pixels_capacity,
+      'ReplayConfig.latents_capacity': config.latents_capacity,
+    }
+    for name, count in rows.items():
+      if count < needed:
+        raise ValueError(
+          f'{name} is {count}, but before the first update replay must hold {needed} rows: a block '
+          f'and the ReplayConfig.n_step = {config.n_step} agent steps behind it. Give at least '
+          f'{needed}, or a smaller ReplayConfig.n_step, block_length or pixels_block_length.'
+        )
 
   def run(self, server_address: str, client: reverb.Client, check_server) -> str:
     """Lives the whole run and returns the table that sums it up.

@@ -81,6 +81,7 @@ def test_own_environment_lives_through_the_freeze(train, preset, bindings, least
 
 def test_game_leaves_scores_by_each_clock_and_costs(train):
   game = ['GAME = "Pong"', 'atari.load.max_agent_steps_per_game = 30', 'QHead.hidden = 8']
+  game += ['ReplayConfig.n_step = 8']
   process, root_dir = train(ATARI, *TINY, *game)
   assert process.returncode == 0, process.stderr[-2000:]
   rows = list(csv.DictReader((root_dir / 'results.csv').open()))
@@ -133,7 +134,7 @@ def test_game_leaves_scores_by_each_clock_and_costs(train):
     (
       ATARI,
       ['Experiment.initial_random_agent_steps = 20'],
-      ['initial_random_agent_steps is 20', 'ReplayConfig.n_step = 20'],
+      ['initial_random_agent_steps is 20', 'must hold 64 rows', 'ReplayConfig.n_step = 20'],
     ),
     (ATARI, ['QHead.v_max = 1e999'], ['QHead.v_max inf;']),
   ],

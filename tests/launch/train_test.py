@@ -247,11 +247,11 @@ def test_a_dead_server_ends_the_run(tmp_path):
 def test_paper_preset_lives_through_its_freeze(tmp_path):
   """The published settings, but for the number of steps, episodes and the batch."""
   bindings = [
-    'Experiment.total_agent_steps = 24',
-    'Experiment.initial_random_agent_steps = 12',
+    'Experiment.total_agent_steps = 80',
+    'Experiment.initial_random_agent_steps = 64',
     'Experiment.batch_size = 4',
     'Experiment.evaluation_episodes = 1',
-    'AtStep.freeze_at_agent_steps = 18',
+    'AtStep.freeze_at_agent_steps = 70',
   ]
   process = subprocess.run(
     [
@@ -268,6 +268,6 @@ def test_paper_preset_lives_through_its_freeze(tmp_path):
   assert process.returncode == 0, process.stderr[-2000:]
   rows = list(csv.DictReader((tmp_path / 'run' / 'results.csv').open()))
   assert [(row['phase'], row['agent_steps']) for row in rows] == [
-    ('pixels', '18'),
-    ('latents', '24'),
+    ('pixels', '70'),
+    ('latents', '80'),
   ]
