@@ -36,6 +36,7 @@ TEST_REQUIRES = [
   'portpicker>=1.6,<2',
   'psutil>=5.9,<8',
   'pytest>=8,<10',
+  'pytest-xdist>=3.6,<4',
   'ruff>=0.17,<0.18',
   'scipy>=1.11,<2',
 ]

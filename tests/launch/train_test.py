@@ -36,12 +36,13 @@ def run(*arguments, **kwargs):
   )
 
 
-def servers():
-  """Process ids of replay servers that run now."""
+def servers(root_dir):
+  """Process ids of the replay servers that run now for a run in `root_dir`."""
   found = set()
   for entry in pathlib.Path('/proc').iterdir():
     try:
-      if b'launch.replay_server' in (entry / 'cmdline').read_bytes():
+      words = (entry / 'cmdline').read_bytes().split(b'\0')
+      if b'launch.replay_server' in words and f'--root_dir={root_dir}'.encode() in words:
         found.add(entry.name)
     except OSError:
       pass
@@ -51,10 +52,9 @@ def servers():
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   root_dir = tmp_path_factory.mktemp('runs') / 'run'
-  before = servers()
   process = run(root_dir, '--seed=3')
   assert process.returncode == 0, process.stderr[-3000:]
-  assert servers() <= before
+  assert not servers(root_dir)
   return root_dir, process
 
 
@@ -216,28 +216,27 @@ def wait_until_it_acts(process):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_server(tmp_path, number):
-  before = servers()
+  root_dir = tmp_path / 'run'
   with subprocess.Popen(
-    command(tmp_path / 'run'), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True
   ) as process:
     wait_until_it_acts(process)
-    mine = servers() - before
-    assert len(mine) == 1
+    assert len(servers(root_dir)) == 1
     process.send_signal(number)
     process.stderr.read()
     assert process.wait(timeout=60) != 0
   deadline = tf.timestamp() + 20
-  while servers() & mine:
+  while servers(root_dir):
     assert tf.timestamp() < deadline
 
 
 def test_a_dead_server_ends_the_run(tmp_path):
-  before = servers()
+  root_dir = tmp_path / 'run'
   with subprocess.Popen(
-    command(tmp_path / 'run'), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True
   ) as process:
     wait_until_it_acts(process)
-    [pid] = servers() - before
+    [pid] = servers(root_dir)
     os.kill(int(pid), signal.SIGKILL)
     errors = process.stderr.read()
     assert process.wait(timeout=120) == 2
