@@ -2,7 +2,7 @@
 # makes .venv from the lock (2.3 GB, some minutes) and later calls find it ready.
 #
 #   make train ROOT_DIR=runs/mine ARGS="--seed=3"   another folder, further flags of launch.train
-#   make test JOBS=4                                files of tests that run side by side (2)
+#   make test JOBS=4                                tests that run side by side (2)
 #   make clean train PYTHON=/usr/bin/python3.10     another Python (3.9 to 3.11) to make .venv with
 
 SHELL := /bin/bash
@@ -36,7 +36,7 @@ train train-atari: $(READY)
 	$(RUN) -m launch.train --gin_file=$(GIN_FILE) --root_dir=$(ROOT_DIR) $(ARGS)
 
 test: test-packages lint
-	$(RUN) -m pytest -q --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
+	$(RUN) -m pytest -q --numprocesses=$(JOBS) --dist=worksteal $(ARGS)
 
 lint: $(READY)
 	$(RUN) -m ruff check

@@ -217,9 +217,7 @@ def wait_until_it_acts(process):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_server(tmp_path, number):
   root_dir = tmp_path / 'run'
-  with subprocess.Popen(
-    command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True
-  ) as process:
+  with subprocess.Popen(command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
     wait_until_it_acts(process)
     assert len(servers(root_dir)) == 1
     process.send_signal(number)
@@ -232,9 +230,7 @@ def test_a_killed_run_leaves_no_server(tmp_path, number):
 
 def test_a_dead_server_ends_the_run(tmp_path):
   root_dir = tmp_path / 'run'
-  with subprocess.Popen(
-    command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True
-  ) as process:
+  with subprocess.Popen(command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
     wait_until_it_acts(process)
     [pid] = servers(root_dir)
     os.kill(int(pid), signal.SIGKILL)

@@ -62,7 +62,8 @@ def windows(rows, layout, padding):
 def items(client, table, samples, spec):
   """Different items among `samples` drawn, in the order in which they first came."""
   drawn = client.sample(table, samples, emit_timesteps=False, unpack_as_table_signature=True)
-  return list({sample.info.key: tables.unpack(sample.data, spec) for sample in drawn}.values())
+  different = {sample.info.key: sample.data for sample in drawn}
+  return [tables.unpack(data, spec) for data in different.values()]
 
 
 def assert_equal_items(actual, expected):
