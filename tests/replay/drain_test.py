@@ -100,8 +100,9 @@ def stored_blocks(client, config):
     for sample in client.sample(
       'latents', 4 * size, emit_timesteps=False, unpack_as_table_signature=True
     ):
-      items[sample.info.key] = tables.unpack(sample.data, config.latents_row)
-  return sorted(items.values(), key=lambda rows: rows.number[0])
+      items[sample.info.key] = sample.data  # unpacking each draw would take long
+  blocks = [tables.unpack(data, config.latents_row) for data in items.values()]
+  return sorted(blocks, key=lambda rows: rows.number[0])
 
 
 def check_blocks(client, config, expected):
