@@ -68,8 +68,8 @@ def _is_for_users(error: Exception) -> bool:
 def _one_line(error: Exception) -> str:
   """An error's message, without what gin appends to it and TensorFlow wraps around it."""
   text = str(error).split('In call to configurable')[0]
-  timeout = re.search(r'TimeoutError: (.*)', text)
-  return ' '.join((timeout[1] if timeout else text).split())
+  wrapped = re.search(r'(?:Timeout|Value)Error: (.*)', text)
+  return ' '.join((wrapped[1] if wrapped else text).split())
 
 
 def run(main: Callable[..., None], arguments: int = 0):

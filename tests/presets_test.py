@@ -42,8 +42,9 @@ def text(preset):
 
 
 def included(preset):
-  """Presets that this one includes."""
-  return re.findall(r"^include '(.*)'", text(preset), re.MULTILINE)
+  """Presets that this one includes, and those that they include."""
+  bases = re.findall(r"^include '(.*)'", text(preset), re.MULTILINE)
+  return bases + [further for base in bases for further in included(base)]
 
 
 def errors(run, cases):

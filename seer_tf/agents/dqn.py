@@ -49,6 +49,8 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
   the first few thousand updates steps are somewhat smaller here than in the published code.
   """
 
+  has_td_errors = True
+
   def __init__(
     self,
     time_step_spec,

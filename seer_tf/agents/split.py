@@ -27,7 +27,11 @@ class SplitAgent:
     phase: int32 variable, a `freeze.Phase`.
     agent_steps: int64 variable, actions taken so far. Whoever collects keeps it; schedules of
       exploration read it.
+    has_td_errors: whether an update's `LossInfo.extra` has a `td_error` of each transition, which
+      prioritised replay needs.
   """
+
+  has_td_errors = False
 
   def _split(self, time_step_spec, lower_fn: Callable[[], tf.keras.Model], augmentation):
     """Builds both lower encoders; call it before the TF-Agents constructor.

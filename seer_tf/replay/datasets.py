@@ -9,7 +9,7 @@ import numpy as np
 import reverb
 import tensorflow as tf
 
-from seer_tf.replay import tables, transitions
+from seer_tf.replay import priorities, tables, transitions
 
 # Limit of the question to a server that failed to deliver, how many items it holds.
 _INFO_TIMEOUT_SECONDS = 3
@@ -29,6 +29,9 @@ def make_dataset(
   prefetch: int = 2,
 ) -> tf.data.Dataset:
   """An endless dataset of `(Transition, ())`, each stored transition as likely as any other.
+
+  If the configuration says that replay is prioritised, of `(Transition, priorities.Drawn)`, each
+  stored transition as likely as its priority makes it; what follows is about uniform replay.
 
   Windows are sampled uniformly, and of each window an own row, uniformly over all `block_length`
   of them. Rows that start no transition (LAST, PADDING, the write head) are then dropped and the
@@ -59,7 +62,7 @@ def make_dataset(
     prefetch: batches prepared ahead.
 
   Returns:
-    Dataset of `(trajectory.Transition, ())` as `transitions.pixels_transition` and
+    Dataset of `trajectory.Transition`s, with () or `Drawn`, as `transitions.pixels_transition` and
     `transitions.latents_transition` make them; observations uint8 [B, H, W, C * frame_stack] or
     float32 [B, D]. When no batch comes in time (the server is gone or hangs, the table is empty or
     holds nothing that starts a transition) the iterator raises a `tf.errors.OpError` whose message
@@ -82,12 +85,20 @@ def make_dataset(
     [draws_per_window, 2 * draws_per_window],
   )
 
+  def how_drawn(sample, rows):
+    """`Drawn` of windows [B, ...] with one own row each, but for the table; () if uniform."""
+    if not config.prioritised:
+      return ()
+    info, number = sample.info, rows.number[:, layout.history]
+    return priorities.Drawn((), info.key, number, info.probability, info.table_size)
+
   def draw(sample):
     """Transitions [<= draws_per_window * B, ...] from windows [B, ...], in random order."""
     rows, drawn = tables.unpack(sample.data, row), []
     for row_seed, crop_seed in zip(row_seeds, crop_seeds):
       own = tf.random.uniform([batch_size], 0, layout.block_length, tf.int32, int(row_seed))
-      drawn.append(build(rows, layout.history + own, int(crop_seed)))
+      batch, valid = build(rows, layout.history + own, int(crop_seed))
+      drawn.append(((batch, how_drawn(sample, rows)), valid))
     batch, valid = tf.nest.map_structure(lambda *leaves: tf.concat(leaves, 0), *drawn)
     chosen = tf.random.shuffle(tf.where(valid)[:, 0], int(order_seed))
     return tf.nest.map_structure(lambda leaf: tf.gather(leaf, chosen), batch)
@@ -100,7 +111,9 @@ def make_dataset(
     timeout_seconds,
   )
   batches = windows.batch(batch_size, drop_remainder=True).map(draw)
-  batches = batches.rebatch(batch_size, drop_remainder=True).map(lambda batch: (batch, ()))
+  batches = batches.rebatch(batch_size, drop_remainder=True)
+  if config.prioritised:
+    batches = batches.map(lambda batch, drawn: (batch, drawn._replace(table=tf.constant(table))))
   describe = functools.partial(_describe, server_address, table, batch_size, timeout_seconds)
   return _within(timeout_seconds, batches, prefetch, describe)
 

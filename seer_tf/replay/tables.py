@@ -10,7 +10,8 @@ Items. An item (what a table holds, evicts and samples) is a window over consecu
 Each row is an *own* row of exactly one item of a table; as history and lookahead it is shared with
 its neighbours, chunk by chunk, so that it is stored once. History rebuilds frame stacks, lookahead
 n-step returns. Items own blocks of rows where they can, because an item costs the server about 2 KB
-whatever it holds, which is more than a latent.
+whatever it holds, which is more than a latent. Prioritised replay is the exception: a priority
+belongs to a transition, so that each row then pays for an item of its own.
 
 Steps. What Reverb calls a step is `rows_per_step` consecutive rows: of pixels as many as an item
 owns, of latents as many as are compressed together, so that a row costs hardly any work by itself.
@@ -23,6 +24,7 @@ chunk of each column costs the server about 1 KB, and each column of a sample it
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, List, Mapping, NamedTuple, Tuple
 
@@ -123,7 +125,9 @@ class ReplayConfig:
       frames and its stacks.
     pixels_chunk_length: frames compressed together. Longer chunks compress better; a sample ships
       and unpacks whole chunks.
-    latents_chunk_length: latent rows compressed together, at most: what divides block_length, too.
+    latents_chunk_length: latent rows compressed together, likewise.
+    priority_exponent: omega; 0 for uniform replay. Above it, items of `pixels` and `latents` are
+      drawn in proportion to priority ** omega (see `priorities`), and both block lengths must be 1.
 
   Raises:
     ValueError: if a value makes no sense; the message names it.
@@ -143,6 +147,7 @@ class ReplayConfig:
   pixels_block_length: int = 1
   pixels_chunk_length: int = 8
   latents_chunk_length: int = 32
+  priority_exponent: float = 0.0
 
   def __post_init__(self):
     for name in ('frame_shape', 'action_shape'):  # gin and JSON give lists
@@ -162,6 +167,24 @@ class ReplayConfig:
       value = getattr(self, field.name)
       if field.type is int and (not isinstance(value, (int, np.integer)) or value < 1):
         raise ValueError(f'{field.name} is {value!r}; give a whole number of at least 1.')
+    if not 0 <= self.priority_exponent < math.inf:
+      raise ValueError(
+        f'priority_exponent is {self.priority_exponent}; give a finite number of at least 0 '
+        '(0: uniform replay).'
+      )
+    if self.prioritised and (self.block_length, self.pixels_block_length) != (1, 1):
+      raise ValueError(
+        f'priority_exponent is {self.priority_exponent}, but items own blocks of '
+        f'{self.pixels_block_length} rows of pixels and {self.block_length} of latents: a priority '
+        'belongs to a transition, and all rows of an item would share one. Bind '
+        'ReplayConfig.pixels_block_length = 1, ReplayConfig.block_length = 1 and '
+        'Experiment.draws_per_block = 1, or ReplayConfig.priority_exponent = 0 for uniform replay.'
+      )
+
+  @property
+  def prioritised(self) -> bool:
+    """Whether transitions are drawn by priority."""
+    return self.priority_exponent > 0
 
   @property
   def pixels_layout(self) -> Layout:
@@ -183,9 +206,9 @@ class ReplayConfig:
   @property
   def latents_layout(self) -> Layout:
     """How items of the `latents` table divide their windows."""
-    chunk = math.gcd(self.block_length, self.latents_chunk_length)
-    whole_chunks = math.ceil(self.n_step / chunk) * chunk
-    return Layout(0, self.block_length, whole_chunks, chunk, chunk)
+    rows = math.gcd(self.block_length, self.latents_chunk_length)
+    whole_steps = math.ceil(self.n_step / rows) * rows
+    return Layout(0, self.block_length, whole_steps, self.latents_chunk_length, rows)
 
   @property
   def pixels_layouts(self) -> Mapping[str, Layout]:
@@ -388,12 +411,13 @@ def held(rows: int, capacity: int, layout: Layout) -> range:
 def make_tables(config: ReplayConfig) -> List[reverb.Table]:
   """All tables of a replay server.
 
-  pixels: an item per row (or few) with frame stacks and n-step future, sampled uniformly.
+  pixels: an item per row (or few) with frame stacks and n-step future, sampled uniformly, or by
+    priority if the configuration says so.
   drain: the same rows in blocks. A writer puts each row into both, and each comes out of here once,
     in order: so pixels become latents at the freeze. Frames are shared between the two. It holds
     a block or two of rows more than `pixels`, which has already evicted these.
   latents: an item per block of `block_length` rows. Blocks are sampled uniformly and a consumer
-    draws rows uniformly inside, so every stored row is equally likely.
+    draws rows uniformly inside, so every stored row is equally likely. By priority: one row.
   variables, server: one item each, the newest; see the two signatures above.
 
   No table ever blocks a writer: a full one evicts its oldest item. Readers wait for one item.
@@ -406,11 +430,13 @@ def make_tables(config: ReplayConfig) -> List[reverb.Table]:
   pixel_blocks = blocks(config.pixels_capacity, config.pixels_layout)
   drain_blocks = blocks(pixel_blocks * config.pixels_block_length, config.drain_layout) + 1
   latent_blocks = blocks(config.latents_capacity, config.latents_layout)
-  uniform, fifo = reverb.selectors.Uniform, reverb.selectors.Fifo
+  fifo, drawn = reverb.selectors.Fifo, reverb.selectors.Uniform
+  if config.prioritised:
+    drawn = functools.partial(reverb.selectors.Prioritized, config.priority_exponent)
   return [
-    _table('pixels', uniform(), pixel_blocks, pixels),
+    _table('pixels', drawn(), pixel_blocks, pixels),
     _table('drain', fifo(), drain_blocks, drain, max_times_sampled=1),
-    _table('latents', uniform(), latent_blocks, latents),
+    _table('latents', drawn(), latent_blocks, latents),
     _table('variables', fifo(), 1, VARIABLES_SIGNATURE),
     _table('server', fifo(), 1, SERVER_SIGNATURE),
   ]

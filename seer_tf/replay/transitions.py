@@ -100,6 +100,12 @@ def as_stacks(frames: tf.Tensor) -> tf.Tensor:
   return tf.reshape(stacked, [-1, height, width, frames.shape[1] * channels])
 
 
+def starts(here, following):
+  """Whether rows start a transition, from step types of them and of the rows after; any arrays."""
+  first, mid, last = ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST
+  return ((here == first) | (here == mid)) & ((following == mid) | (following == last))
+
+
 def n_step_targets(
   step_type: tf.Tensor,
   reward: tf.Tensor,
@@ -130,11 +136,7 @@ def n_step_targets(
   here = position[:, None] + tf.range(n_step, dtype=tf.int32)
   here_type = _at(step_type, tf.minimum(here, length - 1))
   next_type = _at(step_type, tf.minimum(here + 1, length - 1))
-  joined = (
-    (here + 1 < length)
-    & ((here_type == ts.StepType.FIRST) | (here_type == ts.StepType.MID))
-    & ((next_type == ts.StepType.MID) | (next_type == ts.StepType.LAST))
-  )
+  joined = (here + 1 < length) & starts(here_type, next_type)
   used = tf.math.cumprod(tf.cast(joined, tf.int32), axis=1)
   within = tf.cast(used, tf.bool)
   # tf.where, not a product: what lies behind the end may hold anything, also NaN.

@@ -12,7 +12,7 @@ import numpy as np
 import reverb
 from tf_agents.trajectories import trajectory as trajectory_lib
 
-from seer_tf.replay import tables
+from seer_tf.replay import tables, transitions
 
 # All but the observation compresses the rows of so many items together, up to so many rows. A chunk
 # costs the server about 1 KB whatever it holds, which for a few numbers per row is nearly all; but
@@ -49,6 +49,7 @@ class RowWriter:
     flush_every_rows: int = 8,
     timeout_seconds: int = 60,
     check_server: Callable[[], None] = lambda: None,
+    priority_of: Callable[[np.ndarray], np.ndarray] = np.ones_like,
   ):
     """Opens the stream; sends nothing.
 
@@ -61,6 +62,9 @@ class RowWriter:
         items that still wait for their chunk to fill. It bounds the client's memory.
       timeout_seconds: limit of each single wait for the server, in whole seconds.
       check_server: called each second of a wait; raises if there is nobody left to wait for.
+      priority_of: priorities of rows that start a transition, by their numbers, int64 [N] -> [N],
+        each above 0. An item gets the largest of its own rows', 0 if none starts one; only tables
+        that sample by priority care.
 
     Raises:
       TimeoutError: if the server does not answer.
@@ -78,22 +82,24 @@ class RowWriter:
     self._flush_every_rows = flush_every_rows
     self._timeout_seconds = timeout_seconds
     self._check_server = check_server
+    self._priority_of = priority_of
     self._rows = 0
     self._acknowledged = 0
     self._next_number = 0
     self._closed = False
     # The step that is being filled, and rows in all steps so far, padding included.
-    self._padding = tables.pack(_batch_of_one(padding_row))
-    self._step = tables.StoredRow(
-      *(np.repeat(column, rows_per_step, axis=0) for column in self._padding)
-    )
+    self._padding = _batch_of_one(padding_row)
+    self._step = tables.Row(*(np.repeat(column, rows_per_step, axis=0) for column in self._padding))
     self._filled = self._position = 0
+    # (number, step type) of the newest rows in steps, as many as the longest window has.
+    self._recent = np.empty([0, 2], np.int64)
+    self._longest_window = max(layout.window for layout in layouts.values())
 
     self._check_tables()
     shortest_block = min(layout.block_length for layout in layouts.values())
     narrow_chunk = min(_NARROW_CHUNK_ITEMS * shortest_block, _NARROW_CHUNK_ROWS)
     longest_chunk = max(chunk_length, narrow_chunk)
-    keep = max(longest_chunk, *(layout.window for layout in layouts.values())) // rows_per_step
+    keep = max(longest_chunk, self._longest_window) // rows_per_step
     self._writer = client.trajectory_writer(num_keep_alive_refs=keep)
     for name in tables.StoredRow._fields:
       rows = chunk_length if name == 'observation' else longest_chunk
@@ -159,7 +165,7 @@ class RowWriter:
     before = self._rows
     self._rows += count
     self._next_number = int(rows.number[-1]) + 1
-    self._fill(tables.pack(rows))
+    self._fill(rows)
     if self._rows // self._flush_every_rows > before // self._flush_every_rows:
       self._wait(self._pending_items)
 
@@ -201,15 +207,15 @@ class RowWriter:
   def _names(self) -> str:
     return f'table{"s"[: len(self._layouts) > 1]} {", ".join(self._layouts)}'
 
-  def _fill(self, stored: tables.StoredRow):
+  def _fill(self, rows: tables.Row):
     """Puts rows [N, ...] into the open step, and sends it whenever it is full."""
-    count, done = len(stored.rest), 0
-    rows_per_step = len(self._step.rest)
+    count, done = len(rows.number), 0
+    rows_per_step = len(self._step.number)
     while done < count:
       free = slice(self._filled, self._filled + count - done)
-      for column, rows in zip(self._step, stored):
+      for column, values in zip(self._step, rows):
         taken = len(column[free])
-        column[free] = rows[done : done + taken]
+        column[free] = values[done : done + taken]
       done += taken
       self._filled += taken
       if self._filled == rows_per_step:
@@ -219,13 +225,23 @@ class RowWriter:
   def _send(self):
     """Appends the full step and creates the items whose windows it completes."""
     items = {name: self._items(layout) for name, layout in self._layouts.items()}
-    self._writer.append(tables.frame_differences(self._step))
-    self._position += len(self._step.rest)
+    self._writer.append(tables.frame_differences(tables.pack(self._step)))
+    self._position += len(self._step.number)
+    sent = np.stack([self._step.number, self._step.step_type], axis=1)
+    self._recent = np.concatenate([self._recent, sent])[-self._longest_window :]
     for name, layout in self._layouts.items():
       if self._items(layout) > items[name]:
         steps = layout.window // layout.rows_per_step
         window = tables.StoredRow(*(column[-steps:] for column in self._writer.history))
-        self._writer.create_item(name, priority=1.0, trajectory=window)
+        self._writer.create_item(name, priority=self._priority(layout), trajectory=window)
+
+  def _priority(self, layout: tables.Layout) -> float:
+    """Of the item of the newest window."""
+    number, step_type = self._recent[-layout.window :].T
+    start = transitions.starts(step_type[:-1], step_type[1:])
+    own = slice(layout.history, layout.history + layout.block_length)
+    numbers = number[:-1][own][start[own]]
+    return float(max(self._priority_of(numbers), default=0.0))
 
   def _wait(self, pending_items: int):
     for _ in range(self._timeout_seconds):

@@ -21,7 +21,11 @@ from seer_tf.networks import (
   transfer,
   variables,
 )
-from seer_tf.replay import codecs, tables
+from seer_tf.replay import (
+  codecs,
+  priorities,  # noqa: F401
+  tables,
+)
 
 
 @gin.configurable

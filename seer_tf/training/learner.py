@@ -1,4 +1,7 @@
-"""TF-Agents' learner, fed from one dataset until the freeze and from another after it."""
+"""TF-Agents' learner, fed from one dataset until the freeze and from another after it.
+
+Datasets yield a batch and how it was drawn, which decides its weights: see `replay.priorities`.
+"""
 
 import tensorflow as tf
 from tf_agents.train import learner
@@ -12,6 +15,19 @@ class Learner(learner.Learner):
   training back; exchanging the iterator does not, and its new element spec makes TF trace a new
   train function, which is what makes the freeze take effect.
   """
+
+  def __init__(self, *args, replay, **kwargs):
+    """As TF-Agents' learner; `replay` is `priorities.UniformReplay` or `PrioritisedReplay`."""
+    self._replay = replay
+    super().__init__(*args, **kwargs)
+
+  def single_train_step(self, iterator):
+    """One update of the agent, in the graph; replay gets to know what came of it."""
+    experience, drawn = next(iterator)
+    weights = self._replay.weights(drawn, self.train_step)
+    loss_info = self._agent.train(experience, weights=weights)
+    self._replay.learned(drawn, loss_info)
+    return loss_info
 
   def stop_feeding(self):
     """Drops the iterator and all that it prefetched; `feed` must come before the next update."""

@@ -19,7 +19,7 @@ from tf_agents.train import triggers
 
 from seer_tf.costs import ledger as ledger_lib
 from seer_tf.freezing import freeze
-from seer_tf.replay import datasets, drain, tables, writers
+from seer_tf.replay import datasets, drain, priorities, tables, writers
 from seer_tf.replay import server as replay_server
 from seer_tf.training import collector as collector_lib
 from seer_tf.training import evaluation, records
@@ -67,6 +67,7 @@ class Run:
     self._schedule = experiment.schedule_fn()
     self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
     self._check_first_sample()
+    self._check_draws()
     self._ledger = ledger_lib.Ledger(
       self.agent.costs(experiment.batch_size, self.replay_config.stored_crops)
     )
@@ -93,6 +94,21 @@ class Run:
           f'{needed}, or a smaller ReplayConfig.n_step, block_length or pixels_block_length.'
         )
 
+  def _check_draws(self):
+    """Refuses what no batch could be drawn or ranked by."""
+    draws, config = self._experiment.draws_per_block, self.replay_config
+    if config.prioritised and not self.agent.has_td_errors:
+      raise ValueError(
+        f'ReplayConfig.priority_exponent is {config.priority_exponent}, but '
+        f'{type(self.agent).__name__} has no TD error of each transition to make priorities of: '
+        'bind 0 for uniform replay, or Experiment.agent_fn = @SeerDqnAgent.'
+      )
+    if draws > config.block_length:
+      raise ValueError(
+        f'Experiment.draws_per_block is {draws}, but an item of latents owns '
+        f'ReplayConfig.block_length = {config.block_length} rows: give no more than that.'
+      )
+
   def run(self, server_address: str, client: reverb.Client, check_server) -> str:
     """Lives the whole run and returns the table that sums it up.
 
@@ -104,6 +120,9 @@ class Run:
     self._client = client
     self._server_address = server_address
     self._check_server = check_server
+    learning = self._experiment.total_agent_steps - self._experiment.initial_random_agent_steps
+    total_updates = learning * self._experiment.updates_per_agent_step
+    self._replay = priorities.of_replay(client, self.replay_config, total_updates, _TIMEOUT_SECONDS)
     self._records = records.Records(self._root_dir)
     self._progress = records.Progress(self._experiment.total_agent_steps)
     try:
@@ -240,6 +259,7 @@ class Run:
       self._root_dir,
       self._updates,
       self.agent,
+      replay=self._replay,
       experience_dataset_fn=lambda: self._dataset('pixels'),
       triggers=[
         triggers.PolicySavedModelTrigger(
@@ -269,6 +289,7 @@ class Run:
       tables.padding_row(row_spec),
       timeout_seconds=_TIMEOUT_SECONDS,
       check_server=self._check_server,
+      priority_of=self._replay.of,
     )
 
   def _publish(self):

@@ -17,8 +17,10 @@ from seer_tf.agents import augmentation, dqn, sac
 from seer_tf.freezing import freeze
 from seer_tf.networks import atari_encoders, q_heads, variables
 from seer_tf.replay import tables, transitions
+from tests.environments import rooms
 
-SIZE, BATCH, ACTIONS, ATOMS, GAMMA = 12, 16, 3, 5, 0.9
+SIZE, GAMMA = rooms.SIZE, rooms.GAMMA
+BATCH, ACTIONS, ATOMS = 16, 3, 5
 TIME_STEPS = ts.time_step_spec(tensor_spec.BoundedTensorSpec([SIZE, SIZE, 1], tf.uint8, 0, 255))
 ACTION = tensor_spec.BoundedTensorSpec([], tf.int64, 0, ACTIONS - 1)
 # double, dueling, noisy, categorical
@@ -392,40 +394,26 @@ def test_the_agent_that_fits_the_actions_is_named():
 # A task whose values are known.
 
 
-class Rooms:
-  """Three rooms in a row: action 0 leaves for good, action 1 goes on and, from the last, leaves.
+def window(room, action):
+  """Rows of an episode that begins in one of the rooms with an action, and goes on as is best."""
+  rows = []
+  while room < 3:
+    ends = rooms.is_left(room, action)
+    kind = ts.StepType.MID if rows else ts.StepType.FIRST
+    rows.append((rooms.FRAMES[room], action, rooms.PAYS[room, action], float(not ends), kind))
+    room, action = 3 if ends else room + 1, 1
+  rows.append((rooms.FRAMES[0], 0, 0.0, 0.0, ts.StepType.LAST))
+  rows += [(rooms.FRAMES[0], 0, 0.0, 0.0, tables.PADDING)] * (5 - len(rows))
+  return [np.stack(column) for column in zip(*rows)]
 
-  Leaving pays 0.2, 1.0 and -0.5 in the three rooms, leaving the last by action 1 pays 1.5. So it is
-  best to go on, and only who bootstraps correctly over two steps can know.
-  """
 
-  pays = np.array([[0.2, 0.0], [1.0, 0.0], [-0.5, 1.5]], np.float32)
-  optimal = np.array([[0.2, GAMMA**2 * 1.5], [1.0, GAMMA * 1.5], [-0.5, 1.5]])
-
-  def __init__(self):
-    self.frames = np.zeros([3, SIZE, SIZE, 1], np.uint8)
-    for room in range(3):
-      self.frames[room, room * 4 : room * 4 + 4] = 255
-
-  def window(self, room, action):
-    """Rows of an episode that begins in a room with an action, and goes on as is best."""
-    rows = []
-    while room < 3:
-      ends = action == 0 or room == 2
-      kind = ts.StepType.MID if rows else ts.StepType.FIRST
-      rows.append((self.frames[room], action, self.pays[room, action], float(not ends), kind))
-      room, action = 3 if ends else room + 1, 1
-    rows.append((self.frames[0], 0, 0.0, 0.0, ts.StepType.LAST))
-    rows += [(self.frames[0], 0, 0.0, 0.0, tables.PADDING)] * (5 - len(rows))
-    return [np.stack(column) for column in zip(*rows)]
-
-  def windows(self):
-    """Windows that begin with each action in each room, [6, 5, ...]."""
-    every = [self.window(room, action) for room in range(3) for action in range(2)]
-    columns = [np.stack(column) for column in zip(*every)]
-    kinds = [np.uint8, np.int64, np.float32, np.float32, np.int32]
-    numbers = tf.zeros(columns[-1].shape, tf.int64)
-    return tables.Row(*(tf.constant(c.astype(k)) for c, k in zip(columns, kinds)), numbers)
+def windows():
+  """Windows that begin with each action in each room, [6, 5, ...]."""
+  every = [window(room, action) for room in range(3) for action in range(2)]
+  columns = [np.stack(column) for column in zip(*every)]
+  kinds = [np.uint8, np.int64, np.float32, np.float32, np.int32]
+  numbers = tf.zeros(columns[-1].shape, tf.int64)
+  return tables.Row(*(tf.constant(c.astype(k)) for c, k in zip(columns, kinds)), numbers)
 
 
 @pytest.mark.parametrize(
@@ -440,13 +428,12 @@ def test_every_variant_solves_a_known_task_from_pixels_and_goes_on_from_latents(
     learning_rate=3e-3, target_update_period=10, evaluation_epsilon=0.0,
   )  # fmt: skip
   unlearned = {name: v.numpy() for name, v in variables.by_name(agent._q_network).items()}
-  rooms = Rooms()
-  pixels = rooms.windows()
+  pixels = windows()
   begin = tf.zeros([BATCH], tf.int32)
 
   def worst_error():
-    q = agent._q_network(agent.lower(tf.constant(rooms.frames)))[0]
-    return np.abs(q - rooms.optimal).max()
+    q = agent._q_network(agent.lower(tf.constant(rooms.FRAMES)))[0]
+    return np.abs(q - rooms.OPTIMAL).max()
 
   def solve(rows, build, updates):
     @tf.function
@@ -460,7 +447,7 @@ def test_every_variant_solves_a_known_task_from_pixels_and_goes_on_from_latents(
     assert worst_error() > 0.3
     learn()
     assert worst_error() < 0.12
-    policy = agent.policy.action(ts.restart(tf.constant(rooms.frames), batch_size=3))
+    policy = agent.policy.action(ts.restart(tf.constant(rooms.FRAMES), batch_size=3))
     assert policy.action.numpy().tolist() == [1, 1, 1]
 
   solve(pixels, lambda rows: transitions.pixels_transition(rows, begin, 1, n_step, GAMMA), 400)

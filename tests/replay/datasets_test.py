@@ -96,7 +96,7 @@ def test_each_stored_transition_is_equally_likely(replay_servers, table, draws):
 
 @pytest.mark.parametrize('table', ['pixels', 'latents'])
 def test_batches_hold_the_stored_transitions(replay_servers, table):
-  config = make_config(n_step=3, frame_stack=3, block_length=4)
+  config = make_config(n_step=3, frame_stack=3, block_length=2)  # n reaches over two blocks
   address = replay_servers.start(config)
   rows = write(reverb.Client(address), config, table, [[1, 5, 2, 9], [4, 3, 6]])
   last_of = {}  # row -> the LAST row of its episode

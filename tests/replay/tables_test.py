@@ -34,6 +34,17 @@ CONFIG = tables.ReplayConfig(
     ({'n_step': 0}, 'n_step is 0'),
     ({'latents_capacity': 2.5}, 'latents_capacity is 2.5'),
     ({'latents_chunk_length': -1}, 'latents_chunk_length is -1'),
+    ({'priority_exponent': -0.5}, 'priority_exponent is -0.5'),
+    ({'priority_exponent': float('nan')}, 'priority_exponent is nan'),
+    (
+      {'priority_exponent': 0.5},
+      'blocks of 1 rows of pixels and 8 of latents: a priority belongs to a transition.*'
+      'ReplayConfig.block_length = 1',
+    ),
+    (
+      {'priority_exponent': 0.5, 'block_length': 1, 'pixels_block_length': 4},
+      'blocks of 4 rows of pixels and 1 of latents: a priority belongs to a transition',
+    ),
   ],
 )
 def test_senseless_configuration_is_named(change, message):
@@ -66,6 +77,17 @@ def test_windows_are_those_of_the_layouts():
 def test_an_equal_configuration_differs_in_nothing(replay_servers):
   info = reverb.Client(replay_servers.start(CONFIG)).server_info(timeout=20)
   assert tables.differences(CONFIG, info) == []
+
+
+def test_prioritised_items_share_chunks_of_many_rows():
+  config = dataclasses.replace(CONFIG, block_length=1, priority_exponent=0.5)
+  assert config.latents_layout == tables.Layout(0, 1, 2, chunk_length=4, rows_per_step=1)
+  uniform = dataclasses.replace(config, priority_exponent=0.0)
+  assert tables.differences(config, {t.name: t.info for t in tables.make_tables(uniform)}) == [
+    f'table {table}: sampler is uniform on the server, prioritized priority_exponent: 0.5 in the '
+    'configuration'
+    for table in ('pixels', 'latents')
+  ]
 
 
 @pytest.mark.parametrize(

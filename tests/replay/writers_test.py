@@ -136,6 +136,37 @@ def test_each_row_is_owned_by_one_item_with_its_neighbours(
   replay_servers.stop(address)
 
 
+@pytest.mark.parametrize('block_length', [1, 2])
+def test_items_have_the_largest_priority_of_their_starts(replay_servers, block_length):
+  """None starts at a LAST row, before a cut, or at the write head."""
+  config = make_config(pixels_block_length=block_length, n_step=3)
+  client = reverb.Client(replay_servers.start(config))
+  rows = stream(config.pixels_row, [3, 1, 2])
+  kinds = [FIRST, MID, MID, LAST, FIRST, LAST, FIRST, FIRST, MID]
+  rows = [row._replace(step_type=np.int32(kind)) for row, kind in zip(rows, kinds)]
+  starts = {0, 1, 2, 4, 7}
+  asked = set()
+
+  def priority_of(numbers):
+    asked.update(numbers.tolist())
+    return 10.0 - numbers
+
+  padding = tables.padding_row(config.pixels_row)
+  writer = writers.RowWriter(client, config.pixels_layouts, padding, priority_of=priority_of)
+  for row in rows:
+    writer.append(row)
+  writer.close()
+  found, history = {}, config.pixels_layout.history
+  draws = client.sample('pixels', 300, emit_timesteps=False, unpack_as_table_signature=True)
+  for sample in {sample.info.key: sample for sample in draws}.values():
+    number = tables.unpack(sample.data, config.pixels_row).number[history]
+    found[int(number)] = sample.info.priority
+  blocks = range(0, len(rows), block_length)
+  largest = lambda block: max((10 - i for i in block if i in starts), default=0)
+  assert found == {first: largest(range(first, first + block_length)) for first in blocks}
+  assert asked == starts
+
+
 @pytest.mark.parametrize('block_length, chunk_length', [(1, 5), (3, 5), (4, 4)])
 def test_full_tables_evict_the_oldest(replay_servers, block_length, chunk_length):
   config = make_config(
