@@ -125,7 +125,7 @@ def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> 
   from seer_tf.costs import memory
   from seer_tf.replay import drain, server, tables, writers
 
-  empty = server.server_memory(client)[1]
+  empty = server.report(client).empty_bytes
   before = held_bytes(client)
   peak = [memory.resident_bytes(pid)]
   writer = writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
@@ -133,7 +133,7 @@ def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> 
   converted = drain.drain(
     client,
     config,
-    tables.held(rows, config.pixels_capacity, config.pixels_layout),
+    range(rows),
     encode,
     writer,
     batch_size,
@@ -232,9 +232,10 @@ def held_bytes(client) -> int:
 
   previous = -1
   while True:
-    resident, empty = server.next_server_memory(client)
+    report = server.next_report(client)
+    resident = report.resident_bytes
     if previous >= 0 and abs(resident - previous) < 0.001 * resident:
-      return resident - empty
+      return resident - report.empty_bytes
     previous = resident
 
 

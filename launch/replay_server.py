@@ -18,6 +18,7 @@ import tempfile
 import time
 
 from absl import flags
+import numpy as np
 
 from launch import cli
 from seer_tf.costs import memory
@@ -30,28 +31,62 @@ _STOP_ON_STDIN_EOF = flags.DEFINE_boolean(
   'stop_on_stdin_eof', False, 'End when standard input closes: with the process that started this.'
 )
 
-_PUBLISH_PERIOD_SECONDS = 1.0
+_PERIOD_SECONDS = 0.25
 # Trimming takes 0.1 to 0.4 ms as a rule and about 30 ms after 150 MB were freed; with this pause
 # after each it takes less than a hundredth of a core whatever the size of the heap.
 _TRIM_PAUSE = 100
 
 
-class _MemoryReport:
-  """Publishes this process's resident memory into table `server`, free memory given back first."""
+class _Memory:
+  """What replay takes of this process's memory."""
 
-  def __init__(self, client):
-    self._client = client
+  def __init__(self):
+    """The tables of rows must be there, and empty."""
     memory.trim()
-    self._empty_bytes = memory.resident_bytes()
+    self.empty_bytes = memory.resident_bytes()
+    self._empty_allocated = memory.allocated_bytes()
 
-  def publish(self) -> float:
-    """Publishes once; returns after how many seconds to do so again."""
+  def used_bytes(self, overhead_bytes: int) -> int:
+    """Bytes allocated since; more where resident memory has grown by more than `overhead_bytes`."""
+    allocated = memory.allocated_bytes() - self._empty_allocated
+    return max(0, allocated, memory.resident_bytes() - self.empty_bytes - overhead_bytes)
+
+
+class _Housekeeping:
+  """Keeps replay within its capacity, gives free memory back, and publishes how things stand."""
+
+  def __init__(self, client, config, capacity):
+    """The server of `client`, in this process, must have its tables, and they must be empty."""
+    from seer_tf.replay import capacity as capacity_lib
+    from seer_tf.replay import keeper, tables
+
+    self._client = client
+    self._signature = tables.SERVER_SIGNATURE
+    self._memory = _Memory()
+    overhead = capacity_lib.OVERHEAD_BYTES - keeper.BUFFER_BYTES
+    used_bytes = lambda: self._memory.used_bytes(overhead)
+    self._keeper = keeper.Keeper(client, config, capacity, used_bytes)
+    self()
+    next(client.sample('server'))
+    self._memory = _Memory()  # the first item and sample have allocated what is never freed
+
+  def __call__(self) -> float:
+    """Does so once; returns after how many seconds to do so again."""
     start = time.thread_time()
     memory.trim()  # the C allocator would keep what Reverb has freed
     cost_seconds = time.thread_time() - start
-    values = {'resident_bytes': memory.resident_bytes(), 'empty_bytes': self._empty_bytes}
-    self._client.insert(values, {'server': 1.0})
-    return max(_PUBLISH_PERIOD_SECONDS, _TRIM_PAUSE * cost_seconds)
+    values = dict(
+      resident_bytes=memory.resident_bytes(),
+      empty_bytes=self._memory.empty_bytes,
+      machine_bytes=memory.machine_bytes(),
+      **self._keeper.keep(),
+    )
+    typed = {
+      name: np.asarray(values[name], spec.dtype.as_numpy_dtype)
+      for name, spec in self._signature.items()
+    }
+    self._client.insert(typed, {'server': 1.0})
+    return max(_PERIOD_SECONDS, _TRIM_PAUSE * cost_seconds)
 
 
 def _check_port(port: int):
@@ -67,8 +102,8 @@ def _check_port(port: int):
     ) from error
 
 
-def _run_until_told(publish):
-  """Calls `publish` as often as it asks until SIGTERM, SIGINT or, if asked for, end of input."""
+def _run_until_told(keep_house):
+  """Calls `keep_house` as often as it asks until SIGTERM, SIGINT or, if asked for, end of input."""
   told, tell = os.pipe()
   os.set_blocking(tell, False)
   signal.set_wakeup_fd(tell)
@@ -76,13 +111,13 @@ def _run_until_told(publish):
     signal.signal(number, lambda *_: None)  # The wake-up alone ends the wait below.
   sources = [told, *([0] if _STOP_ON_STDIN_EOF.value else [])]
   while True:
-    ready = select.select(sources, [], [], publish())[0]
+    ready = select.select(sources, [], [], keep_house())[0]
     if told in ready or (ready and not os.read(0, 4096)):
       return
 
 
-def _serve(config, checkpoint_dir: str):
-  """Serves the tables of `config` until told to stop."""
+def _serve(config, capacity, checkpoint_dir: str):
+  """Serves the tables of `config`, kept within `capacity`, until told to stop."""
   import reverb
 
   from seer_tf.replay import server as server_lib
@@ -100,14 +135,14 @@ def _serve(config, checkpoint_dir: str):
       f'Checkpoint in {checkpoint_dir} is of another configuration: {"; ".join(lines)}. Give '
       'another --root_dir.'
     )
-  report = _MemoryReport(client)
-  report.publish()
+  keep_house = _Housekeeping(client, config, capacity)
+  keep_house()
   print(
     f'{server_lib.READY} {server.port} of every network interface, without authentication; '
     f'tables: {", ".join(table.name for table in made)}',
     flush=True,
   )
-  _run_until_told(report.publish)
+  _run_until_told(keep_house)
   server.stop()
 
 
@@ -116,15 +151,16 @@ def main():
   if _PORT.value:
     _check_port(_PORT.value)
   # Imported no sooner than needed, so that --help, a bad flag and a port in use answer at once.
+  from seer_tf.replay import capacity as capacity_lib
   from seer_tf.training import experiment
 
   cli.parse_gin()
-  config = experiment.replay_config()
+  config, capacity = experiment.replay_config(), capacity_lib.Capacity()
   if _ROOT_DIR.value:
-    _serve(config, os.path.join(_ROOT_DIR.value, 'replay'))
+    _serve(config, capacity, os.path.join(_ROOT_DIR.value, 'replay'))
   else:
     with tempfile.TemporaryDirectory(prefix='seer_tf_replay_') as checkpoint_dir:
-      _serve(config, checkpoint_dir)
+      _serve(config, capacity, checkpoint_dir)
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ class Ledger:
     self._agent_steps = collections.Counter()
     self._updates = collections.Counter()
     self._update_seconds = collections.Counter()
+    self._waiting_seconds = collections.Counter()
 
   @contextlib.contextmanager
   def timed(self, phase: str):
@@ -41,6 +42,10 @@ class Ledger:
     self._flops[phase] += count * (
       costs.update_from_latents if from_latents else costs.update_from_pixels
     )
+
+  def waited(self, phase: str, seconds: float):
+    """Adds seconds of the updates of `phase` in which the learner waited for data."""
+    self._waiting_seconds[phase] += seconds
 
   def acted(self, phase: str, encoded: bool, stored: bool):
     """Adds one agent step to `phase`: encoded for acting (not if random), stored as latents."""
@@ -71,4 +76,5 @@ class Ledger:
       updates=self._updates[phase],
       seconds_per_1000_agent_steps=1e3 * ratio(self._seconds[phase], self._agent_steps[phase]),
       ms_per_update=1e3 * ratio(self._update_seconds[phase], self._updates[phase]),
+      waiting_percent=1e2 * ratio(self._waiting_seconds[phase], self._update_seconds[phase]),
     )

@@ -33,6 +33,26 @@ def of_latents(encoder_fingerprint: str, codec_digest: str) -> str:
   return hashlib.sha256(f'{encoder_fingerprint} {codec_digest}'.encode()).hexdigest()
 
 
+def check_latents(published: str, lower, codec_digest: str):
+  """Refuses latents that this process cannot write or read: of another encoder, codec or ranges.
+
+  Args:
+    published: fingerprint of the latents in replay, `of_latents`.
+    lower: this process's lower encoder.
+    codec_digest: of its codec.
+
+  Raises:
+    ValueError: if they are not those of `lower` and the codec.
+  """
+  mine = of_latents(fingerprint(lower), codec_digest)
+  if published != mine:
+    raise ValueError(
+      f'Latents in replay have fingerprint {published[:12] or "(none)"}, this process encodes and '
+      f'decodes those of {mine[:12]}: another encoder, codec or ranges. Does another run use the '
+      'same replay server? Give each its own.'
+    )
+
+
 def freeze(lower, target_lower) -> str:
   """Stops both copies of a lower encoder from learning, and makes them one.
 

@@ -3,6 +3,7 @@
 import functools
 import queue
 import threading
+import time
 from typing import Callable, Optional
 
 import numpy as np
@@ -27,6 +28,7 @@ def make_dataset(
   decode: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
   max_in_flight: Optional[int] = None,
   prefetch: int = 2,
+  waited: Callable[[float], None] = lambda seconds: None,
 ) -> tf.data.Dataset:
   """An endless dataset of `(Transition, ())`, each stored transition as likely as any other.
 
@@ -60,6 +62,7 @@ def make_dataset(
     decode: of the codec that wrote the latents, in the graph; not called for pixels.
     max_in_flight: windows asked for ahead; twice those of a batch if None.
     prefetch: batches prepared ahead.
+    waited: called with the seconds for which the reader had to wait for a batch, each time.
 
   Returns:
     Dataset of `trajectory.Transition`s, with () or `Drawn`, as `transitions.pixels_transition` and
@@ -115,7 +118,7 @@ def make_dataset(
   if config.prioritised:
     batches = batches.map(lambda batch, drawn: (batch, drawn._replace(table=tf.constant(table))))
   describe = functools.partial(_describe, server_address, table, batch_size, timeout_seconds)
-  return _within(timeout_seconds, batches, prefetch, describe)
+  return _within(timeout_seconds, batches, prefetch, describe, waited)
 
 
 def _parts(table, config, gamma, decode):
@@ -159,7 +162,11 @@ def _describe(server_address, table, batch_size, timeout_seconds, batches: int) 
 
 
 def _within(
-  timeout_seconds: float, dataset: tf.data.Dataset, prefetch: int, describe: Callable[[int], str]
+  timeout_seconds: float,
+  dataset: tf.data.Dataset,
+  prefetch: int,
+  describe: Callable[[int], str],
+  waited: Callable[[float], None],
 ) -> tf.data.Dataset:
   """`dataset`, but an element that does not come in time, or an end, is an error.
 
@@ -172,6 +179,7 @@ def _within(
     dataset: what to read.
     prefetch: elements to read ahead.
     describe: gives the error's message from the number of elements that had come before.
+    waited: called with the seconds of each wait.
   """
 
   def elements():
@@ -185,10 +193,12 @@ def _within(
     try:
       while True:
         wanted.put(True)
+        start = time.perf_counter()
         try:
           element, error = ready.get(timeout=timeout_seconds)
         except queue.Empty:
           element, error = None, None
+        waited(time.perf_counter() - start)
         if error is not None:
           raise error
         if element is None:

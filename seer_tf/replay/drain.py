@@ -44,7 +44,8 @@ def drain(
   Args:
     client: of the replay server.
     config: what its tables hold.
-    numbers: of the rows that table `pixels` holds, `tables.held`; earlier ones are passed over.
+    numbers: of the rows that table `pixels` holds (the first one is what a server publishes);
+      earlier ones are passed over.
     encode: frozen lower encoder, then codec: observations uint8 [B, h, w, C * frame_stack], oldest
       frame first -> stored latents [B, K, D]. B is batch_size, and smaller in the last batch.
     writer: of table `latents`.

@@ -22,8 +22,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
 import reverb
 
 from seer_tf.replay import tables
@@ -119,38 +120,78 @@ def _why(host: str, port: int) -> str:
     return str(error.strerror or error).lower()
 
 
-def server_memory(client: reverb.Client, timeout_seconds: float = 20) -> Tuple[int, int]:
-  """What the server's process last published about its memory, about once a second.
+class Report(NamedTuple):
+  """What a server last published about itself, some times a second: `tables.SERVER_SIGNATURE`."""
 
-  Returns:
-    (resident bytes, resident bytes when it had started and its tables were empty).
+  resident_bytes: int
+  empty_bytes: int
+  used_bytes: int
+  budget_bytes: float
+  machine_bytes: int
+  capacity: str
+  phase: int
+  rows: int
+  pixels_first_row: int
+
+  @property
+  def bytes_per_row(self) -> float:
+    """Bytes that replay takes for a row it holds; NaN while there is none."""
+    return self.used_bytes / self.rows if self.rows else math.nan
+
+
+def published_fingerprint(client: reverb.Client, timeout_seconds: float = 20) -> str:
+  """Fingerprint of the latents in replay, as table `variables` has it; empty before the freeze.
+
+  Raises:
+    TimeoutError: if the server does not answer, or nothing has been published.
+  """
+
+  def sample():
+    [step] = next(client.sample('variables', unpack_as_table_signature=True))
+    return bytes(np.ravel(step.data['fingerprint'])[0]).decode()
+
+  what = f'Replay server {client.server_address}, table variables'
+  return with_limit(sample, timeout_seconds, what)
+
+
+def report(client: reverb.Client, timeout_seconds: float = 20) -> Report:
+  """What the server's process last published about itself.
 
   Raises:
     TimeoutError: if it does not answer, or publishes nothing (not a `launch.replay_server`).
   """
-  return _server_memory(client, timeout_seconds)[1:]
+  return _report(client, timeout_seconds)[1]
 
 
-def next_server_memory(client: reverb.Client, timeout_seconds: float = 60) -> Tuple[int, int]:
-  """As `server_memory`, but waits for what is published next: for what has just been changed."""
-  seen, deadline = _server_memory(client, timeout_seconds)[0], time.monotonic() + timeout_seconds
+def next_report(
+  client: reverb.Client,
+  timeout_seconds: float = 60,
+  holds: Callable[[Report], bool] = lambda report: True,
+) -> Report:
+  """As `report`, but waits for one published from now on that `holds`: for what was just changed.
+
+  Raises:
+    TimeoutError: if none is published in time.
+  """
+  seen, deadline = _report(client, timeout_seconds)[0], time.monotonic() + timeout_seconds
   while time.monotonic() < deadline:
-    key, resident, empty = _server_memory(client, timeout_seconds)
-    if key != seen:
-      return resident, empty
+    key, latest = _report(client, timeout_seconds)
+    if key != seen and holds(latest):
+      return latest
     time.sleep(0.1)  # Reverb has no call that waits for a new item.
   raise TimeoutError(
-    f'Replay server {client.server_address} published nothing about its memory for '
-    f'{timeout_seconds:g} s.'
+    f'Replay server {client.server_address} published no news of itself for {timeout_seconds:g} s.'
   )
 
 
-def _server_memory(client, timeout_seconds) -> Tuple[int, int, int]:
-  """(key of the publication, resident bytes, empty bytes)."""
+def _report(client, timeout_seconds) -> Tuple[int, Report]:
+  """(key of the publication, what it says)."""
 
   def sample():
     [step] = next(client.sample('server', unpack_as_table_signature=True))
-    return step.info.key, int(step.data['resident_bytes']), int(step.data['empty_bytes'])
+    values = {name: np.ravel(value)[0] for name, value in step.data.items()}
+    values['capacity'] = bytes(values['capacity']).decode()
+    return step.info.key, Report(**values)
 
   return with_limit(sample, timeout_seconds, f'Replay server {client.server_address}, table server')
 

@@ -259,11 +259,22 @@ VARIABLES_SIGNATURE = {
   'updates': tf.TensorSpec((), tf.int64),
 }
 
-# What a replay server publishes about its own process: table `server`. Resident memory in bytes,
-# now and when it had started with its tables empty.
+# What a replay server publishes about itself, some times a second: table `server`.
 SERVER_SIGNATURE = {
+  # Memory of its process, in bytes: resident now; resident when it had started with its tables
+  # empty; allocated now for what it holds; what it may allocate for that, infinite without a limit.
   'resident_bytes': tf.TensorSpec((), tf.int64),
   'empty_bytes': tf.TensorSpec((), tf.int64),
+  'used_bytes': tf.TensorSpec((), tf.int64),
+  'budget_bytes': tf.TensorSpec((), tf.float64),
+  'machine_bytes': tf.TensorSpec((), tf.int64),  # memory of the machine it runs on
+  # `capacity.Capacity` in words, and the phase from which on it kept to it: see `keeper.Keeper`.
+  'capacity': tf.TensorSpec((), tf.string),
+  'phase': tf.TensorSpec((), tf.int32),
+  # Own rows of all items of `pixels`, of `latents` once that phase is over, and the number of the
+  # first one that `pixels` holds, or held when its phase ended.
+  'rows': tf.TensorSpec((), tf.int64),
+  'pixels_first_row': tf.TensorSpec((), tf.int64),
 }
 
 
@@ -278,6 +289,12 @@ def pack(rows: Row) -> StoredRow:
   count = len(rows.step_type)
   parts = (np.ascontiguousarray(value).reshape(count, -1).view(np.uint8) for value in rows[1:])
   return StoredRow(rows.observation, np.concatenate(list(parts), axis=1))
+
+
+def own_numbers(rest: np.ndarray, layout: Layout, spec: Row) -> np.ndarray:
+  """Numbers of an item's own rows, int64 [block_length], from its column `rest` as stored."""
+  rows = np.ascontiguousarray(rest.reshape(layout.window, -1)[layout.history :])
+  return rows[: layout.block_length, -_packed_bytes(spec.number) :].copy().view(np.int64)[:, 0]
 
 
 def _are_frames(row_shape) -> bool:
@@ -392,20 +409,6 @@ def windows(
     rate_limiter_timeout_ms=int(1000 * timeout_seconds),
     max_samples=max_samples,
   )
-
-
-def held(rows: int, capacity: int, layout: Layout) -> range:
-  """Numbers of the rows that a table holds after a stream of `rows` has been written and closed.
-
-  Args:
-    rows: appended by the writer, numbered from 0.
-    capacity: of the table, in rows.
-    layout: of the table.
-  """
-  evicted = max(
-    0, math.ceil(rows / layout.block_length) - math.ceil(capacity / layout.block_length)
-  )
-  return range(evicted * layout.block_length, rows)
 
 
 def make_tables(config: ReplayConfig) -> List[reverb.Table]:

@@ -22,6 +22,7 @@ from seer_tf.networks import (
   variables,
 )
 from seer_tf.replay import (
+  capacity,  # noqa: F401
   codecs,
   priorities,  # noqa: F401
   tables,

@@ -5,9 +5,10 @@ draining   freeze the lower encoder; every pixel row in replay becomes a latent 
 latents    act and encode, write latents, learn from sampled latents
 """
 
+import functools
 import math
 import os
-from typing import Callable, Mapping, Optional
+from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 from absl import logging
 import numpy as np
@@ -19,6 +20,7 @@ from tf_agents.train import triggers
 
 from seer_tf.costs import ledger as ledger_lib
 from seer_tf.freezing import freeze
+from seer_tf.replay import capacity as capacity_lib
 from seer_tf.replay import datasets, drain, priorities, tables, writers
 from seer_tf.replay import server as replay_server
 from seer_tf.training import collector as collector_lib
@@ -68,10 +70,13 @@ class Run:
     self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
     self._check_first_sample()
     self._check_draws()
+    self._capacity = capacity_lib.Capacity()
+    self._capacity.check(self.replay_config, experiment.batch_size)
     self._ledger = ledger_lib.Ledger(
       self.agent.costs(experiment.batch_size, self.replay_config.stored_crops)
     )
-    self._bytes_per_step = {'pixels': float('nan'), 'latents': float('nan')}
+    self._reports: Dict[str, replay_server.Report] = {}  # at the end of a phase
+    self._warnings: List[str] = []
     self._fingerprint = ''
     self._learner = None
     self._random_policy = random_py_policy.RandomPyPolicy(
@@ -126,8 +131,11 @@ class Run:
     self._records = records.Records(self._root_dir)
     self._progress = records.Progress(self._experiment.total_agent_steps)
     try:
+      self._warn(self._capacity.warnings(self.replay_config, replay_server.report(client)))
       self._live()
-      return records.summary_table(self._records.evaluations, self._ledger, self._bytes_per_step)
+      return records.summary_table(
+        self._records.evaluations, self._ledger, self._reports, self._warnings
+      )
     except (OSError, tf.errors.OpError):
       self._check_server()  # A server that has died explains any other error.
       raise
@@ -159,23 +167,25 @@ class Run:
     self._advance(self._schedule)
     pixels.close()
     self._evaluate()
-    self._measure(config.pixels_capacity, pixels.rows)
+    self._measure()
     if self._is_over:
       self._learner.save()
       return
 
     latents = self._writer(config.latents_layouts, config.latents_row)
-    held = tables.held(pixels.rows, config.pixels_capacity, config.pixels_layout)
-    self._switch(held, latents)
+    self._switch(pixels.rows, latents)
     write_latents = lambda trajectory: latents.append(
       writers.latents_row(trajectory, self._codec.encode)
     )
     self._collector.act_with(_eager(agent.storing_policy(config.stored_crops)), [write_latents])
     self._advance(lambda agent_steps: False)
     latents.close()
+    self._check_latents()
     self._learner.save()
     self._evaluate()
-    self._measure(config.latents_capacity, latents.rows)
+    self._measure()
+    row_bytes = (self._reports[phase].bytes_per_row for phase in ('pixels', 'latents'))
+    self._warn(capacity_lib.without_gain(*row_bytes, measured=True))
 
   @property
   def _is_over(self) -> bool:
@@ -210,8 +220,13 @@ class Run:
       if collector.agent_steps % experiment.evaluation_period == 0:
         self._evaluate()
 
-  def _switch(self, held: range, latents: writers.RowWriter):
-    """Freezes the lower encoder and turns the rows of pixels that replay holds into latents."""
+  def _switch(self, written: int, latents: writers.RowWriter):
+    """Freezes the lower encoder and turns the rows of pixels that replay holds into latents.
+
+    Args:
+      written: rows of pixels in all.
+      latents: takes those that are held, and goes on with the rows that follow.
+    """
     with self._ledger.timed('draining'):
       self._learner.stop_feeding()
       fingerprint = self.agent.freeze()
@@ -223,10 +238,12 @@ class Run:
         f'freezing the encoder at agent step {self._collector.agent_steps:,}: '
         f'{self._schedule.reason}'
       )
+      # The server evicts no more pixels once it has seen the phase.
+      seen = self._next_report(lambda report: report.phase == self.agent.phase)
       rows = drain.drain(
         self._client,
         self.replay_config,
-        held,
+        range(seen.pixels_first_row, written),
         lambda pixels: self._codec.encode(self._encode_crops(pixels)),
         latents,
         self._experiment.conversion_batch_size,
@@ -236,7 +253,12 @@ class Run:
     self._ledger.converted('draining', rows + calibrated)
     self.agent.phase.assign(int(freeze.Phase.LATENTS))
     self._publish()
+    self._check_latents()
     self._learner.feed(self._dataset('latents', self._experiment.draws_per_block))
+
+  def _check_latents(self):
+    published = replay_server.published_fingerprint(self._client, _TIMEOUT_SECONDS)
+    freeze.check_latents(published, self.agent.lower, self._codec.digest)
 
   def _encode_crops(self, pixels) -> np.ndarray:
     return self.agent.encode_crops(pixels, self.replay_config.stored_crops).numpy()
@@ -280,6 +302,7 @@ class Run:
       timeout_seconds=_TIMEOUT_SECONDS,
       draws_per_window=draws_per_window,
       decode=self._codec.decode,
+      waited=functools.partial(self._ledger.waited, table),
     )
 
   def _writer(self, layouts, row_spec) -> writers.RowWriter:
@@ -309,15 +332,18 @@ class Run:
   def _record_similarities(self, agent_steps: int, values: Mapping[str, float]):
     self._records.by_agent_steps('Similarity', agent_steps, values)
 
-  def _replay_bytes(self) -> int:
-    """What the server's process had grown by since its tables were empty, about a second ago."""
-    resident, empty = replay_server.server_memory(self._client)
-    return resident - empty
+  def _next_report(self, holds=lambda report: True) -> replay_server.Report:
+    return replay_server.next_report(self._client, _TIMEOUT_SECONDS, holds)
 
-  def _measure(self, capacity: int, rows: int):
-    """Notes the bytes that this phase's replay takes per row it holds."""
-    resident, empty = replay_server.next_server_memory(self._client)
-    self._bytes_per_step[self._phase] = (resident - empty) / min(rows, capacity)
+  def _measure(self):
+    """Notes how this phase's replay stands at its end."""
+    self._reports[self._phase] = self._next_report()
+
+  def _warn(self, lines: Sequence[str]):
+    """Prints warnings, and keeps them for the last table."""
+    self._warnings += lines
+    for line in lines:
+      self._progress.say(line)
 
   def _evaluate(self):
     """Evaluates the greedy policy, unless that was done at this very agent step."""
@@ -326,12 +352,13 @@ class Run:
     if evaluations and evaluations[-1].agent_steps == clocks.agent_steps:
       return
     returns = self._evaluator()
-    self._records.evaluated(clocks, self._phase, returns, self._ledger, self._replay_bytes())
+    report = replay_server.report(self._client)
+    self._records.evaluated(clocks, self._phase, returns, self._ledger, report)
 
   def _report(self):
     """Refreshes progress bar and TensorBoard, and looks after the server."""
     self._check_server()
-    clocks, phase, replay_bytes = self._clocks, self._phase, self._replay_bytes()
+    clocks, phase, report = self._clocks, self._phase, replay_server.report(self._client)
     figures = self._ledger.phase(phase)
     updates_per_second = figures['updates'] / max(figures['seconds'], 1e-9)
     self._progress.show(
@@ -340,18 +367,26 @@ class Run:
       **{
         'return': f'{self._collector.last_return:.1f}',
         'updates/s': f'{updates_per_second:.1f}',
-        'replay': f'{replay_bytes / 1e6:.0f}MB',
+        'replay': f'{report.used_bytes / 1e6:.0f}MB',
       },
     )
     costs = dict(
       flops=self._ledger.flops,
       seconds=self._ledger.seconds,
-      replay_bytes=replay_bytes,
+      replay_bytes=report.resident_bytes - report.empty_bytes,
       updates_per_second=updates_per_second,
       ms_per_update=figures['ms_per_update'],
+      waiting_percent=figures['waiting_percent'],
       collected_return=self._collector.last_return,
     )
     self._records.by_agent_steps('Costs', clocks.agent_steps, costs)
+    replay = dict(
+      budget_bytes=report.budget_bytes,
+      used_bytes=report.used_bytes,
+      steps_held=report.rows,
+      bytes_per_step=report.bytes_per_row,
+    )
+    self._records.by_agent_steps('Replay', clocks.agent_steps, replay)
 
 
 def _eager(policy) -> py_tf_eager_policy.PyTFEagerPolicy:

@@ -1,15 +1,17 @@
 """What a run tells about itself: results.csv, TensorBoard, the progress bars and the last table."""
 
 import csv
+import math
 import os
 import sys
-from typing import List, Mapping, NamedTuple
+from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 
 from seer_tf.costs import ledger as ledger_lib
+from seer_tf.replay import server
 
 
 class Clocks(NamedTuple):
@@ -31,6 +33,8 @@ class Evaluation(NamedTuple):
   returns: str  # each episode's return, separated by blanks
   flops: int  # so far, evaluation not counted
   replay_bytes: int  # resident memory of the server beyond what it held when empty
+  replay_used_bytes: int  # of these, what it had allocated for what it held
+  replay_rows: int  # rows it held: agent steps and episode ends
   seconds: float  # so far, evaluation not counted
 
 
@@ -52,7 +56,7 @@ class Records:
     phase: str,
     returns: List[float],
     ledger: ledger_lib.Ledger,
-    replay_bytes: int,
+    replay: server.Report,
   ) -> Evaluation:
     """Records an evaluation and the costs up to it; returns its row."""
     row = Evaluation(
@@ -61,7 +65,9 @@ class Records:
       mean_return=round(float(np.mean(returns)), 3),
       returns=' '.join(f'{value:.3f}' for value in returns),
       flops=ledger.flops,
-      replay_bytes=replay_bytes,
+      replay_bytes=replay.resident_bytes - replay.empty_bytes,
+      replay_used_bytes=replay.used_bytes,
+      replay_rows=replay.rows,
       seconds=round(ledger.seconds, 3),
     )
     self.evaluations.append(row)
@@ -77,7 +83,7 @@ class Records:
     """Writes scalars to TensorBoard, over agent_steps, below '<topic> by agent_steps/'."""
     with self._train.as_default():
       for name, value in values.items():
-        if not np.isnan(value):
+        if np.isfinite(value):
           tf.summary.scalar(f'{topic} by agent_steps/{name}', value, step=agent_steps)
 
   def close(self):
@@ -126,15 +132,28 @@ class Progress:
     self._bar.close()
 
 
+# What the last table says of replay in each phase, by its label.
+_REPLAY_FIGURES = {
+  'replay bytes per step (measured)': lambda report: report.bytes_per_row,
+  'replay steps held': lambda report: report.rows,
+  'replay MB used': lambda report: report.used_bytes / 1e6,
+  'replay MB it may use': lambda report: report.budget_bytes / 1e6,
+}
+
+
 def summary_table(
-  evaluations: List[Evaluation], ledger: ledger_lib.Ledger, bytes_per_step: dict
+  evaluations: List[Evaluation],
+  ledger: ledger_lib.Ledger,
+  replay: Mapping[str, server.Report],
+  warnings: Sequence[str] = (),
 ) -> str:
   """The table that ends a run: its evaluations, then what each phase cost.
 
   Args:
     evaluations: in their order.
     ledger: of the run.
-    bytes_per_step: phase name -> measured replay bytes per row held, NaN where not measured.
+    replay: phase name -> how replay stood at its end, if it came to that.
+    warnings: lines to end with.
   """
   lines = ['', f'{"agent_steps":>12} {"phase":>8} {"mean return":>12} {"TFLOPs":>9} {"seconds":>9}']
   for row in evaluations:
@@ -145,17 +164,22 @@ def summary_table(
   pixels, latents = ledger.phase('pixels'), ledger.phase('latents')
   conversion = ledger.phase('draining')
   figures = [
-    ('seconds per 1,000 agent_steps', 'seconds_per_1000_agent_steps', '.1f'),
-    ('milliseconds per update', 'ms_per_update', '.2f'),
+    ('seconds per 1,000 agent_steps', 'seconds_per_1000_agent_steps'),
+    ('milliseconds per update', 'ms_per_update'),
+    ('of these waiting for data, %', 'waiting_percent'),
   ]
-  rows = [(label, pixels[key], latents[key]) for label, key, _ in figures]
-  rows.append(
-    ('replay bytes per step (measured)', bytes_per_step['pixels'], bytes_per_step['latents'])
-  )
+  rows = [(label, pixels[key], latents[key]) for label, key in figures]
+  for label, figure in _REPLAY_FIGURES.items():
+    rows.append((label, *(_figure(replay.get(phase), figure) for phase in ('pixels', 'latents'))))
   lines += ['', f'{"":>34} {"pixels":>12} {"latents":>12} {"ratio":>7}']
   for label, before, after in rows:
-    ratio = before / after if after else float('nan')
-    lines.append(f'{label:>34} {before:>12,.1f} {after:>12,.1f} {ratio:>7.1f}')
+    ratio = before / after if after else math.nan
+    texts = (f'{value:,.1f}' if math.isfinite(value) else '-' for value in (before, after, ratio))
+    lines.append('{:>34} {:>12} {:>12} {:>7}'.format(label, *texts))
   if conversion['seconds']:
     lines.append(f'\nThe conversion took {conversion["seconds"]:.1f} s.\n')
-  return '\n'.join(lines)
+  return '\n'.join([*lines, *warnings])
+
+
+def _figure(report: Optional[server.Report], figure) -> float:
+  return math.nan if report is None else figure(report)

@@ -1,8 +1,10 @@
 """The replay server as a user runs it: a process with flags, signals and exit codes."""
 
+import dataclasses
 import os
 import pathlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +16,7 @@ import psutil
 import pytest
 import reverb
 
-from seer_tf.replay import server, tables, writers
+from seer_tf.replay import drain, keeper, server, tables, writers
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = tables.ReplayConfig(
@@ -142,11 +144,63 @@ def test_resident_memory_is_published_and_falls_when_replay_is_emptied(gin_file)
     published(client, lambda resident, empty: resident - empty < 0.3 * rows * frame_bytes)
 
 
+def test_resident_memory_stays_within_the_budget_through_the_switch(gin_file):
+  """Four times as many pixels as fit, their conversion, and three times as many latents."""
+  budget, slack = 20_000_000, 45_000_000  # of buffers; what is promised is three times as much
+  most = budget + keeper.BUFFER_BYTES
+  config = dataclasses.replace(CONFIG, pixels_capacity=50_000, latents_capacity=10**6)
+  bindings = ['Capacity.budget = "20MB"', 'ReplayConfig.pixels_capacity = 50_000']
+  bindings += ['ReplayConfig.latents_capacity = 1_000_000']
+  rng = np.random.default_rng(0)
+  bytes_of = lambda *shape: rng.integers(0, 256, shape, np.uint8)  # noise, not to be compressed
+  with Run(gin_file, *(f'--gin_bindings={binding}' for binding in bindings)) as run:
+    client = server.connect(run.address, config)
+    process, resident = psutil.Process(run.process.pid), []
+
+    def write(writer, count, observations):
+      """Blocks of rows; the server publishes after each."""
+      zeros = lambda spec: np.zeros((count, *spec.shape), spec.dtype.as_numpy_dtype)
+      spec = config.pixels_row
+      for _ in range(15):
+        step_type = np.ones(count, np.int32)
+        rest = map(zeros, (spec.action, spec.reward, spec.discount))
+        writer.extend(tables.Row(observations(count), *rest, step_type))
+        empty = server.next_report(client).empty_bytes
+        resident.append(process.memory_info().rss - empty)
+
+    pixels = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
+    write(pixels, 480, lambda count: bytes_of(count, 64, 64, 3))
+    report = server.next_report(client)
+    assert report.budget_bytes == budget and 0.8 * budget < report.used_bytes < most
+    assert pixels.rows * 64 * 64 * 3 > 4 * budget
+
+    pixels.close()
+    clocks = dict.fromkeys(('env_frames', 'agent_steps', 'updates'), np.int64(0))
+    variables = dict(phase=np.int32(1), fingerprint='', codec='', **clocks)
+    client.insert(variables, {'variables': 1.0})
+    report = server.next_report(client, holds=lambda report: report.phase == 1)
+    assert report.capacity == 'replay_budget 20,000,000 bytes, growth measured_growth'
+    held = range(report.pixels_first_row, pixels.rows)
+    assert 0.5 * budget < len(held) * 64 * 64 * 3 < budget
+    latents = writers.RowWriter(
+      client, config.latents_layouts, tables.padding_row(config.latents_row)
+    )
+    encode = lambda pixels: bytes_of(len(pixels), 2, 100)
+    assert drain.drain(client, config, held, encode, latents) == len(held)
+    write(latents, 15_000, lambda count: bytes_of(count, 2, 100))
+    latents.close()
+    report = server.next_report(client)
+    assert 0.8 * budget < report.used_bytes < most
+    assert 20 * len(held) < report.rows < 0.6 * latents.rows
+    assert max(resident) < budget + slack
+
+
 def published(client, holds):
   """Reads what the server publishes until it `holds`."""
   seen = []
   for _ in range(20):
-    seen.append(server.next_server_memory(client))
+    report = server.next_report(client)
+    seen.append((report.resident_bytes, report.empty_bytes))
     if holds(*seen[-1]):
       return seen[-1][0]
   raise AssertionError(f'(resident, empty) bytes published: {seen}')
@@ -186,6 +240,25 @@ def test_chosen_port_is_used_and_free_again_at_once(gin_file):
 def test_unknown_gin_name_is_one_line(gin_file):
   lines = failure(f'--gin_file={gin_file}', '--gin_bindings=ReplayConfig.colour = 3')
   assert lines[-1].startswith('error: ') and 'colour' in lines[-1]
+
+
+def test_a_full_disk_under_a_checkpoint(gin_file, tmp_path):
+  """It fails in a line; what was saved before is still there, and the server goes on."""
+  with Run(gin_file, f'--root_dir={tmp_path}') as run:
+    client = server.connect(run.address, CONFIG)
+    before = client.checkpoint()
+    writer = writers.RowWriter(client, CONFIG.pixels_layouts, tables.padding_row(CONFIG.pixels_row))
+    row = tables.padding_row(CONFIG.pixels_row)._replace(step_type=np.int32(1))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+      writer.append(row._replace(observation=rng.integers(0, 256, (64, 64, 3), np.uint8)))
+    writer.close()
+    resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    with pytest.raises(Exception) as error:
+      server.with_limit(client.checkpoint, LIMIT, 'checkpoint')
+    assert not isinstance(error.value, TimeoutError), error.value
+    assert os.path.exists(before)
+    assert client.server_info(10)['pixels'].current_size == 200
 
 
 def test_checkpoint_of_another_configuration_is_refused(gin_file, tmp_path):

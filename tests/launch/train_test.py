@@ -164,6 +164,7 @@ def one_line(process):
     (['AtStep.freeze_at_agent_steps = 400'], 'freeze_at_agent_steps is 400'),
     (['AtStep.freeze_at_agent_steps = 50'], 'freeze_at_agent_steps is 50'),
     (['Experiment.batch_size = 0'], 'Experiment.batch_size is 0'),
+    (['replay_budget = "9KB"'], 'give at least that'),
   ],
 )
 def test_bad_configuration_is_one_line(tmp_path, bindings, message):

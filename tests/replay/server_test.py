@@ -89,17 +89,18 @@ def test_runs_in_a_session_of_its_own(embedded):
 
 def test_publishes_its_resident_memory(embedded):
   client = server.connect(embedded.address, CONFIG)
-  resident, empty = server.server_memory(client)
+  report = server.report(client)
+  resident, empty = report.resident_bytes, report.empty_bytes
   assert resident == pytest.approx(psutil.Process(embedded.pid).memory_info().rss, rel=0.1)
   assert 0.9 * resident < empty <= resident
-  later, same = server.next_server_memory(client)
-  assert later == pytest.approx(resident, rel=0.1) and same == empty
+  later = server.next_report(client)
+  assert later.resident_bytes == pytest.approx(resident, rel=0.1) and later.empty_bytes == empty
 
 
 def test_memory_of_a_server_that_publishes_none(replay_servers):
   client = server.connect(replay_servers.start(CONFIG), CONFIG)
   with pytest.raises(TimeoutError) as error:
-    server.server_memory(client, timeout_seconds=0.5)
+    server.report(client, timeout_seconds=0.5)
   one_line(error, client.server_address, 'table server', '0.5 s')
 
 

@@ -1,4 +1,4 @@
-"""An environment that counts: the reward of agent step i is i, and frames show it."""
+"""An environment that counts: the reward of agent step i is i, and frames show it, or noise."""
 
 import gin
 import numpy as np
@@ -12,9 +12,13 @@ from seer_tf.environments import wrappers
 class Counting(py_environment.PyEnvironment):
   """Episodes of 3 to 8 agent steps, ending in turn by a time limit and by a terminal."""
 
-  def __init__(self, size=18):
+  def __init__(self, size=18, noise=False):
     super().__init__()
     self._size = size
+    random = np.random.default_rng(0)
+    shape = (size, size, 3)
+    count = lambda: np.full(shape, self._count % 251, np.uint8)
+    self._frame = (lambda: random.integers(0, 256, shape, np.uint8)) if noise else count
     self._count = 0
     self._episodes = 0
     self._left = 0
@@ -26,9 +30,6 @@ class Counting(py_environment.PyEnvironment):
 
   def action_spec(self):
     return array_spec.BoundedArraySpec((1,), np.float32, -1, 1)
-
-  def _frame(self):
-    return np.full((self._size, self._size, 3), self._count % 251, np.uint8)
 
   def _reset(self):
     self._left = 3 + self._episodes % 6
@@ -49,7 +50,7 @@ class Counting(py_environment.PyEnvironment):
 
 
 @gin.configurable
-def counting(seed=None):
+def counting(seed=None, size=18, noise=False):
   """The counting environment, stacked."""
   del seed
-  return wrappers.FrameStack(Counting(), 3)
+  return wrappers.FrameStack(Counting(size, noise), 3)

@@ -1,15 +1,18 @@
 """Tests of a whole run, in this process, against a replay server in its own."""
 
+import collections
 import csv
+import glob
 
 import gin
 import numpy as np
 import pytest
 import reverb
 import tensorflow as tf
+from tensorflow.core.util import event_pb2
 
 from seer_tf.freezing import freeze
-from seer_tf.replay import codecs, server, tables
+from seer_tf.replay import codecs, keeper, server, tables
 from seer_tf.training import experiment, loop
 
 FILES = ['tests/counting.gin']
@@ -38,24 +41,27 @@ def own_rows(address, config):
   return tables.Row(*(column[real] for column in rows))
 
 
-@pytest.fixture(scope='module')
-def lived(root, tmp_path_factory):
+def live(root, root_dir, bindings=()):
   """A run to its end, the run object, and the rows of latents that it left in replay."""
-  root_dir = str(tmp_path_factory.mktemp('run'))
   with pytest.MonkeyPatch.context() as patch, gin.unlock_config():
     patch.chdir(root)
     gin.clear_config()
-    gin.parse_config_files_and_bindings(FILES, [])
+    gin.parse_config_files_and_bindings(FILES, bindings)
     tf.keras.utils.set_random_seed(0)
     run = loop.Run(experiment.Experiment(), root_dir, seed=0)
-    with server.EmbeddedServer(FILES) as embedded:
+    with server.EmbeddedServer(FILES, bindings) as embedded:
       client = server.connect(embedded.address, run.replay_config)
-      run.run(embedded.address, client, embedded.check)
+      table = run.run(embedded.address, client, embedded.check)
       rows = own_rows(embedded.address, run.replay_config)
       info = client.server_info(timeout=20)
       variables = next(client.sample('variables', unpack_as_table_signature=True))[0].data
     gin.clear_config()
-  return dict(run=run, rows=rows, info=info, variables=variables, root_dir=root_dir)
+  return dict(run=run, table=table, rows=rows, info=info, variables=variables, root_dir=root_dir)
+
+
+@pytest.fixture(scope='module')
+def lived(root, tmp_path_factory):
+  return live(root, str(tmp_path_factory.mktemp('run')))
 
 
 def test_every_agent_step_is_in_replay_exactly_once_and_in_order(lived):
@@ -127,3 +133,43 @@ def test_results_name_the_clocks(lived):
     rows = list(csv.DictReader(file))
   clocks = [tuple(int(row[c]) for c in ('env_frames', 'agent_steps', 'updates')) for row in rows]
   assert clocks == [(33, 33, 23), (61, 61, 51)]
+
+
+def scalars(folder, topic):
+  """TensorBoard's values by name, [(step, value), ...] each."""
+  found = collections.defaultdict(list)
+  for path in sorted(glob.glob(f'{folder}/events*')):
+    for record in tf.data.TFRecordDataset(path):
+      event = event_pb2.Event.FromString(record.numpy())
+      for value in event.summary.value:
+        if value.tag.startswith(topic):
+          found[value.tag.rpartition('/')[2]].append(
+            (event.step, float(tf.make_ndarray(value.tensor)))
+          )
+  return found
+
+
+def test_a_budget_is_kept_to_through_the_switch(root, tmp_path):
+  """Frames of 12 kB of noise: a fifth of the pixels fit, and all latents."""
+  budget = 1_500_000
+  bindings = [
+    f'replay_budget = {budget}',
+    'counting.size = 64',
+    'counting.noise = True',
+    'Experiment.total_agent_steps = 700',
+    'Experiment.initial_random_agent_steps = 400',
+    'AtStep.freeze_at_agent_steps = 500',
+  ]
+  run = live(root, str(tmp_path), bindings)
+  replay = scalars(tmp_path / 'train', 'Replay by agent_steps/')
+  held, used = dict(replay['steps_held']), dict(replay['used_bytes'])
+  # Rows of a quarter of a second, and windows on their way, come on top.
+  assert max(used.values()) < budget + keeper.BUFFER_BYTES
+  assert 50 < held[480] < budget / (64 * 64 * 3) < 480
+  assert held[700] > held[500]
+  numbers = run['rows'].number
+  np.testing.assert_array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))
+  acted = run['rows'].step_type != 2
+  assert run['rows'].reward[acted][-1] == 700
+  assert set(dict(replay['budget_bytes']).values()) == {budget}
+  assert f'{budget / 1e6:,.1f}' in run['table'].split('replay MB it may use')[1].split()
