@@ -1,4 +1,4 @@
-# make train | train-atari | test | lint | format | lock | clean. Nothing has to be set up by hand: the first call
+# make train | train-atari | study-memory | test | lint | format | lock | clean. Nothing has to be set up by hand: the first call
 # makes .venv from the lock (2.3 GB, some minutes) and later calls find it ready.
 #
 #   make train ROOT_DIR=runs/mine ARGS="--seed=3"   another folder, further flags of launch.train
@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help train train-atari test lint format lock clean rendering-packages test-packages
+.PHONY: help train train-atari study-memory test lint format lock clean rendering-packages test-packages
 
 PYTHON ?=
 GIN_FILE ?= gin_configs/cartpole_swingup_cpu.gin
@@ -34,6 +34,9 @@ train-atari: RUN_NAME = rainbow-atari
 
 train train-atari: $(READY)
 	$(RUN) -m launch.train --gin_file=$(GIN_FILE) --root_dir=$(ROOT_DIR) $(ARGS)
+
+study-memory: $(READY)
+	$(RUN) -m studies.memory $(ARGS)
 
 test: test-packages lint
 	$(RUN) -m pytest -q --numprocesses=$(JOBS) --dist=worksteal $(ARGS)
