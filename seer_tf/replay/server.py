@@ -189,7 +189,7 @@ def _report(client, timeout_seconds) -> Tuple[int, Report]:
 
   def sample():
     [step] = next(client.sample('server', unpack_as_table_signature=True))
-    values = {name: np.ravel(value)[0] for name, value in step.data.items()}
+    values = {name: np.ravel(value).tolist()[0] for name, value in step.data.items()}
     values['capacity'] = bytes(values['capacity']).decode()
     return step.info.key, Report(**values)
 
