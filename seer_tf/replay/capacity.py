@@ -115,8 +115,14 @@ class Capacity:
     without compression, which nobody can promise.
 
     Raises:
-      ValueError: naming the least budget.
+      ValueError: naming the least budget; or for any budget of prioritised replay.
     """
+    if self.budget is not None and config.prioritised:
+      raise ValueError(
+        f'replay_budget is {self.budget!r}, but items drawn by priority cannot be found to be '
+        'evicted: bind replay_budget = None and limit the rows of prioritised replay by '
+        'ReplayConfig.pixels_capacity and latents_capacity, or ReplayConfig.priority_exponent = 0.'
+      )
     pixels, latents = config.pixels_layout, config.latents_layout
     least = max(
       (pixels.window + batch_size) * row_bytes(config.pixels_row),

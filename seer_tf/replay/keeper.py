@@ -96,7 +96,8 @@ class Keeper:
 
   Not guaranteed: anything between two calls. What is written meanwhile is over the limit until the
   next one. Rows are those of one stream, and only this keeper deletes items of `pixels` as long as
-  phase `pixels` lasts.
+  phase `pixels` lasts. From prioritised replay, which no budget goes with, it deletes nothing:
+  sampling would hardly ever tell the key of an item of low priority.
   """
 
   def __init__(
@@ -164,6 +165,8 @@ class Keeper:
     of_pixels = self._drain.rows * self._pixels_row_bytes  # while they are being converted
     row_bytes = self._latents.row_bytes(used - of_pixels)
     growth = self._capacity.growth(self._config, self._pixels_row_bytes, row_bytes)
+    if self._config.prioritised:
+      return budget
     rows = min(self._pixels_limit * growth, (budget - of_pixels) / row_bytes)
     self._latents.evict(rows, row_bytes)
     return min(budget, self._pixels_limit * growth * row_bytes)

@@ -81,6 +81,13 @@ def test_a_budget_too_small_names_one_that_would_do():
   assert least == (4 + 128) * (30_000 + 4 + 4 + 4 + 4 + 8)
 
 
+def test_a_budget_does_not_go_with_priorities():
+  prioritised = dataclasses.replace(CONTROL, priority_exponent=0.5, block_length=1)
+  with pytest.raises(ValueError, match='bind replay_budget = None'):
+    capacity.Capacity('2GB').check(prioritised, batch_size=8)
+  capacity.Capacity().check(prioritised, batch_size=8)
+
+
 def test_no_budget_is_never_too_small():
   capacity.Capacity().check(CONTROL, batch_size=10**6)
 

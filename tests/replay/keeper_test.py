@@ -213,6 +213,17 @@ def test_is_corrected_while_it_runs(later_row_bytes, later_buffers, least, most)
     assert least <= len(kept.held('pixels')) <= most
 
 
+def test_nothing_is_deleted_from_prioritised_replay():
+  config = dataclasses.replace(
+    CONFIG, block_length=1, pixels_block_length=1, pixels_capacity=40, priority_exponent=0.5
+  )
+  with Kept(capacity_lib.Capacity(), config, latent_bytes=2 * ROW) as kept:
+    kept.write(kept.pixels, config.pixels_row, 60)
+    kept.freeze().close()
+    kept.keeper.keep()
+    assert kept.held('latents') == list(range(20, 60))
+
+
 def test_nothing_is_deleted_without_a_budget():
   with Kept(capacity_lib.Capacity()) as kept:
     kept.write(kept.pixels, CONFIG.pixels_row, 500)
