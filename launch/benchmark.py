@@ -1,6 +1,7 @@
 r"""Measures speed and memory; prints one JSON object a line, and nothing else, on standard output.
 
     python -m launch.benchmark updates --agent=sac --image_size=84 --batch_size=128
+    python -m launch.benchmark updates --agent=curl
     python -m launch.benchmark updates --agent=rainbow --batch_size=32
     python -m launch.benchmark replay --domain=dmc
     python -m launch.benchmark replay --domain=atari --games=Seaquest,Pong --codec=float16
@@ -27,7 +28,10 @@ from absl import flags
 from launch import benchmark_replay, cli
 
 _AGENT = flags.DEFINE_enum(
-  'agent', 'sac', ['sac', 'dqn', 'rainbow'], 'Agent whose updates are timed.'
+  'agent',
+  'sac',
+  ['sac', 'curl', 'drq', 'sac_ae', 'dqn', 'rainbow'],
+  'Agent whose updates are timed.',
 )
 _DOMAIN = flags.DEFINE_enum('domain', 'dmc', ['dmc', 'atari'], 'Whose frames fill replay.')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 84, 'Pixels of the crop that is learned from.')
@@ -38,6 +42,9 @@ _POOL = 512  # transitions in memory
 # Published settings: what a number stands for does not change with our own presets.
 _PRESETS = {
   'sac': 'gin_configs/cartpole_swingup_paper.gin',
+  'curl': 'gin_configs/curl_dmc_paper.gin',
+  'drq': 'gin_configs/drq_dmc_paper.gin',
+  'sac_ae': 'gin_configs/sac_ae_dmc_paper.gin',
   'dqn': 'gin_configs/dqn_atari_paper.gin',
   'rainbow': 'gin_configs/rainbow_atari_paper.gin',
   'dmc': 'gin_configs/cartpole_swingup_paper.gin',
@@ -45,13 +52,22 @@ _PRESETS = {
 }
 
 
+_CROPPED = ('sac', 'curl', 'dmc')  # the others learn from whole images
+_ATARI = ('dqn', 'rainbow', 'atari')
+
+
+def _rendered(name: str) -> int:
+  """Pixels of what is rendered: larger than a crop of it by the published 100 to 84."""
+  return _IMAGE_SIZE.value * 100 // 84 if name in _CROPPED else _IMAGE_SIZE.value
+
+
 def _bindings(name: str):
-  """The sizes asked for; what is rendered is larger than its crop by the published 100 to 84."""
-  if name not in ('sac', 'dmc'):  # learns from whole images
-    return [f'atari.load.image_size = {_IMAGE_SIZE.value}']
+  """The sizes asked for."""
+  if name in _ATARI:
+    return [f'atari.load.image_size = {_rendered(name)}']
   return [
     f'RandomCrop.image_size = {_IMAGE_SIZE.value}',
-    f'dm_control.load.image_size = {_IMAGE_SIZE.value * 100 // 84}',
+    f'dm_control.load.image_size = {_rendered(name)}',
     'dm_control.load.shadows = False',
   ]
 
@@ -62,10 +78,10 @@ def _stand_in():
   from tf_agents.environments import py_environment
   from tf_agents.specs import array_spec
 
-  size, frame_stack, channels = _IMAGE_SIZE.value, 4, 1
+  size, frame_stack, channels = _rendered(_AGENT.value), 4, 1
   action = array_spec.BoundedArraySpec((), np.int64, 0, 17, 'action')
-  if _AGENT.value == 'sac':
-    size, frame_stack, channels = size * 100 // 84, 3, 3
+  if _AGENT.value not in _ATARI:
+    frame_stack, channels = 3, 3
     action = array_spec.BoundedArraySpec((1,), np.float32, -1, 1, 'action')
   pixels = array_spec.BoundedArraySpec((size, size, channels * frame_stack), np.uint8, 0, 255)
 

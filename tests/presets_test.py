@@ -106,10 +106,12 @@ def test_number_without_source_is_seen():
 
 
 @pytest.mark.parametrize('preset', [preset for preset in PRESETS if included(preset)])
-def test_task_file_only_overrides(preset):
+def test_an_including_preset_only_overrides_or_configures_what_it_chooses(preset):
   full = ''.join(text(base) for base in included(preset))
+  chosen = re.findall(r'@(\w+)', text(preset))
   for name in re.findall(r'^([\w./]+)\s*=', text(preset), re.MULTILINE):
-    assert f'%{name}' in full or re.search(rf'^{re.escape(name)}\s*=', full, re.MULTILINE), name
+    is_bound = f'%{name}' in full or re.search(rf'^{re.escape(name)}\s*=', full, re.MULTILINE)
+    assert is_bound or name.split('.')[0] in chosen, name
 
 
 def test_there_is_a_paper_and_a_cpu_preset():

@@ -4,6 +4,7 @@ The convention, so that a reader sees what was tried:
 
 - Each block fenced as ```bash is run as one bash script, from top to bottom, in a copy of the
   project. Blocks of other kinds (```text for what is printed) are not.
+- A block fenced as ```python that begins with `# name.py` is that file, at the top of the copy.
 - `<!-- not run: reason -->` on the line above the fence leaves a block out; a reason must be given.
 - `make target` becomes `make -n target`: the target must exist, nothing is installed or trained.
 - `python -m launch.name …` runs with the tiny numbers of tests/tiny.gin appended.
@@ -31,6 +32,7 @@ README = ROOT / 'README.md'
 BLOCK = re.compile(
   r'^(?:<!-- not run: *(.*?) *-->\n)?```bash\n(.*?)^```$', re.MULTILINE | re.DOTALL
 )
+FILE = re.compile(r'^```python\n(# (\w+\.py)\n.*?)^```$', re.MULTILINE | re.DOTALL)
 TINY_FLAGS = {
   'launch.train': [
     '--gin_file=tests/tiny.gin',
@@ -40,6 +42,7 @@ TINY_FLAGS = {
     '--gin_bindings=WhenConverged.latest_agent_steps = 300',
     '--gin_bindings=WhenConverged.period_agent_steps = 20',
     '--gin_bindings=WhenConverged.probe_observations = 50',
+    '--gin_bindings=Cutout.largest = 12',
   ],
   'launch.replay_server': ['--gin_file=tests/tiny.gin'],
   'launch.benchmark': shlex.split(
@@ -98,6 +101,8 @@ def copy(tmp_path_factory):
   target = tmp_path_factory.mktemp('readme') / 'project'
   ignored = shutil.ignore_patterns('.*', 'runs', 'build', '__pycache__', '*.egg-info')
   shutil.copytree(ROOT, target, ignore=ignored)
+  for content, name in FILE.findall(README.read_text()):
+    (target / name).write_text(content)
   return target
 
 
@@ -115,6 +120,13 @@ def test_commands_run(run, copy, tmp_path, line, reason, lines):
   path = f'{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
   result = run(['bash', '-c', script(lines, tmp_path)], cwd=copy, env={'PATH': path})
   assert result.returncode == 0, f'README.md:{line}:\n{result.stdout}\n{result.stderr}'
+
+
+def test_an_own_part_takes_twenty_lines_at_most():
+  ((content, _),) = FILE.findall(README.read_text())
+  classes = content.split('@gin.configurable')[1:]
+  assert len(classes) == 3
+  assert all(len(lines.strip().splitlines()) <= 20 for lines in classes)
 
 
 def test_the_two_commands_are_there():

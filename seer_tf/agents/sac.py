@@ -1,12 +1,26 @@
-"""SAC on a split encoder: from pixels with random crops (RAD), then from replayed latents.
+"""SAC on a split encoder: RAD, DrQ, CURL and SAC-AE by configuration, then from replayed latents.
 
-Passes of the convolutions per update from pixels: the online ones over o_t (with gradient) and over
-o_{t+1}, the target ones over o_{t+1}; critic and actor loss share the first. From latents: none.
+RAD is the choice of an augmentation. DrQ averages targets over K views of o_{t+n} and the critic's
+loss over M views of o_t. CURL and SAC-AE are auxiliary losses (`auxiliary.py`).
 
-Two things differ from the published code on purpose. The actor's loss sees the latents that the
-critic's loss of the same update saw, instead of encoding o_t again after the critic's step. And
-each Q head has a layer norm of its own, where the published one shares it between the two and moves
-its target with the encoder's tau.
+Passes of the convolutions per update from pixels, each of one batch:
+
+| agent  | online over o_t, forward · backward | online over o_{t+n} | target over o_{t+n} · o_t |
+|--------|-------------------------------------|---------------------|---------------------------|
+| RAD    | 1 · 1                               | 1                   | 1 · 0                     |
+| DrQ    | M · M                               | K                   | K · 0                     |
+| CURL   | 1 · 2                               | 1                   | 1 · 1 (keys)              |
+| SAC-AE | 1 · 2, and the decoder's 1 · 1      | 1                   | 1 · 0                     |
+
+All losses share the forward pass over o_t, whose views are one batch; so is all that the target
+encodes. What cannot be shared: the online encoder has to see o_{t+n} for the next action, and a
+loss with an Adam state of its own needs a gradient of its own. From latents there is no pass.
+
+Three things differ from the published code on purpose. Actor's and auxiliary losses see the latents
+that the critic's loss of the same update saw, instead of encoding o_t again after the critic's
+step. The auxiliary loss has one Adam state of the encoder (CURL's code steps it with two). And each
+Q head has a layer norm of its own, where the published one shares it between the two and moves its
+target with the encoder's tau.
 """
 
 from typing import Callable
@@ -17,7 +31,7 @@ from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.trajectories import time_step as ts
 
-from seer_tf.agents import split
+from seer_tf.agents import auxiliary, split
 from seer_tf.costs import flops
 from seer_tf.networks import heads, variables
 
@@ -32,8 +46,8 @@ def adam(learning_rate: float, beta_1: float = 0.9) -> tf.keras.optimizers.Optim
 class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
   """TF-Agents' SAC, its losses over latents, its lower encoder trained by the critic alone.
 
-  Each loss owns the part of the lower encoder that it trains, and an Adam state for it: the
-  critic's loss the convolutions and the critic's projection, the actor's loss the actor's.
+  Each loss has an Adam state for the part of the lower encoder that it trains: the critic's and the
+  auxiliary loss for convolutions and critic's projection, the actor's loss for the actor's.
   """
 
   def __init__(
@@ -44,6 +58,9 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     augmentation,
     critic_fn: Callable = heads.critic_head,
     actor_fn: Callable = heads.actor_head,
+    auxiliary_fn: Callable = auxiliary.NoAuxiliary,
+    views: int = 1,
+    next_views: int = 1,
     learning_rate: float = 1e-3,
     alpha_learning_rate: float = 1e-4,
     alpha_beta_1: float = 0.5,
@@ -63,7 +80,10 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       augmentation: of the images in training, e.g. `augmentation.RandomCrop`.
       critic_fn: builder (latents=, name=) of a Q head.
       actor_fn: builder (action_spec, latents=) of the actor's head.
-      learning_rate: of critic, actor and lower encoder.
+      auxiliary_fn: builder (lower) of an `auxiliary.Auxiliary`.
+      views: M, augmentations of o_t over which the critic's loss is averaged, from pixels.
+      next_views: K, the same of o_{t+n} for the targets.
+      learning_rate: of critic, actor, auxiliary part and lower encoder.
       alpha_learning_rate: of the temperature.
       alpha_beta_1: Adam's beta_1 for the temperature.
       initial_alpha: initial temperature.
@@ -74,20 +94,28 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       train_step_counter: int64 variable that counts updates.
 
     Raises:
-      ValueError: if actions are not one bounded array of floats.
+      ValueError: if actions are not one bounded array of floats, or for views of nothing.
     """
     if not isinstance(action_spec, tf.TensorSpec) or not action_spec.dtype.is_floating:
       raise ValueError(
         f'SeerSacAgent needs continuous actions, got {action_spec}: bind Experiment.agent_fn = '
         f'@SeerDqnAgent for discrete ones.'
       )
+    if min(views, next_views) < 1:
+      raise ValueError(
+        f'SeerSacAgent.views is {views}, next_views {next_views}; give whole numbers, at least 1.'
+      )
     latent_spec = self._split(time_step_spec, lower_fn, augmentation)
+    self._auxiliary = auxiliary_fn(self.lower)
+    self._counts = (views, next_views)
     features = self.lower.features
     critic = lambda name: critic_fn(latents=slice(0, features), name=name)
     self._target_lower_tau = target_lower_tau
     self._actor_update_period = actor_update_period
     self._critic_lower_optimizer = adam(learning_rate)
     self._actor_lower_optimizer = adam(learning_rate)
+    self._auxiliary_optimizer = adam(learning_rate)
+    self._auxiliary_lower_optimizer = adam(learning_rate)
     super().__init__(
       latent_spec,
       action_spec,
@@ -118,7 +146,15 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       batch_size,
       stored_crops,
       self._actor_update_period,
+      self.augmentation.random,
+      *self._counts,
+      self._auxiliary.costs(batch_size),
     )
+
+  @property
+  def auxiliary_part(self) -> auxiliary.Auxiliary:
+    """The auxiliary part; it ends when the lower encoder freezes."""
+    return self._auxiliary if self.lower.trainable else auxiliary.NoAuxiliary(self.lower)
 
   def greedy_actions(self, latents):
     """The actor's most likely actions [B, A], on latents [B, D]."""
@@ -151,15 +187,75 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
 
     return update
 
-  def _next_latents(self, observations):
-    """Latents [B, D] of o_{t+n}: critic's half by the target encoder, actor's by the online one."""
-    if observations.shape.rank == 2:
-      return observations
-    crops = self.augmentation.augment(observations)
-    target, online = self.target_lower, self.lower
-    critic_half = target.critic_latents(target.convolve(crops))
-    actor_half = online.actor_latents(online.convolve(crops))
-    return tf.stop_gradient(tf.concat([critic_half, actor_half], axis=-1))
+  def _next_latents(self, experience):
+    """Latents [K * B, D] of o_{t+n}, and the auxiliary part's keys, a [B, F] for each view.
+
+    The critic's half is by the target encoder, as the keys are, the actor's by the online one.
+    """
+    next_observations = experience.next_time_step.observation
+    if next_observations.shape.rank == 2:
+      return next_observations, ()
+    count, target, online = self._counts[1], self.target_lower, self.lower
+    views = self._views(next_observations, count)
+    further = [
+      self.augmentation.augment(experience.time_step.observation)
+      for _ in range(self.auxiliary_part.views)
+    ]
+    by_target = target.critic_latents(target.convolve(tf.concat([views, *further], axis=0)))
+    by_target = tf.split(by_target, count + len(further))
+    critic_half = tf.concat(by_target[:count], axis=0)
+    actor_half = online.actor_latents(online.convolve(views))
+    return tf.concat([critic_half, actor_half], axis=-1), by_target[count:]
+
+  def _td_targets(self, next_time_steps, latents, views: int):
+    """R + D (min_i Q_i - alpha log pi), averaged over views: float32 [B].
+
+    Args:
+      next_time_steps: [B], with n-step return R as reward and discount D.
+      latents: [views * B, D] of o_{t+n}.
+      views: K.
+    """
+    seen = split.on_latents(next_time_steps, latents, views)
+    actions, log_pis = self._actions_and_log_probs(seen)
+    critics = (self._target_critic_network_1, self._target_critic_network_2)
+    values = tf.minimum(*(critic((latents, actions))[0] for critic in critics))
+    targets = seen.reward + seen.discount * (values - tf.exp(self._log_alpha) * log_pis)
+    return tf.reduce_mean(tf.reshape(targets, [views, -1]), axis=0)
+
+  def _critic_loss(self, latents, actions, targets, weights, views: int) -> tf_agent.LossInfo:
+    """Squared errors of both critics, averaged over views and the batch.
+
+    Args:
+      latents: [views * B, D] of o_t.
+      actions: [B, A].
+      targets: [B].
+      weights: [B] or None.
+      views: M.
+    """
+    actions, targets = split.repeated(actions, views), split.repeated(targets, views)
+    critics = (self._critic_network_1, self._critic_network_2)
+    errors = tf.add_n(
+      [
+        self._td_errors_loss_fn(targets, critic((latents, actions), training=True)[0])
+        for critic in critics
+      ]
+    )
+    loss = _mean(errors, None if weights is None else split.repeated(weights, views))
+    return tf_agent.LossInfo(loss, ())
+
+  def _actor_loss(self, latents, time_steps, weights) -> tf_agent.LossInfo:
+    """Mean of alpha log pi - min_i Q_i; the extra is log pi, float32 [B], for the temperature.
+
+    Args:
+      latents: [B, D] of o_t; the critic's half gets no gradient.
+      time_steps: [B].
+      weights: [B] or None.
+    """
+    critic_half, actor_half = tf.split(latents, 2, axis=-1)
+    own = tf.concat([tf.stop_gradient(critic_half), actor_half], axis=-1)
+    actions, log_pis = self._actions_and_log_probs(split.on_latents(time_steps, own))
+    objective = tf.exp(self._log_alpha) * log_pis - self.q_values(own, actions)
+    return tf_agent.LossInfo(_mean(objective, weights), log_pis)
 
   def _train(self, experience, weights=None):
     """One update from a `Transition` whose observations are pixels or latents.
@@ -170,77 +266,78 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       weights: optional importance weights [B].
 
     Returns:
-      `LossInfo`; between two updates of the actor its losses are zero.
+      `LossInfo`; where the actor or the auxiliary part is not due its losses are zero.
     """
     time_steps, action_steps, next_time_steps = experience
+    images = self._views(time_steps.observation, self._counts[0])
     with tf.GradientTape(persistent=True) as tape:
-      latents = self._latents(time_steps.observation)
-    next_time_steps = split.on_latents(
-      next_time_steps, self._next_latents(next_time_steps.observation)
-    )
+      latents = self._encoded(images)
+    next_latents, keys = self._next_latents(experience)
+    views, next_views = (1, 1) if images.shape.rank == 2 else self._counts
+    first = lambda seen: tf.split(seen, views)[0]
+    targets = self._td_targets(next_time_steps, next_latents, next_views)
     features = self.lower.features
 
-    def critic_loss(z):
-      loss = self.critic_loss(
-        split.on_latents(time_steps, z),
-        action_steps.action,
-        next_time_steps,
-        td_errors_loss_fn=self._td_errors_loss_fn,
-        weights=weights,
-        training=True,
-      )
-      return tf_agent.LossInfo(loss, ())
-
-    def actor_loss(z):
-      own = tf.concat([tf.stop_gradient(z[:, :features]), z[:, features:]], axis=-1)
-      loss = self.actor_loss(split.on_latents(time_steps, own), weights=weights)
-      return tf_agent.LossInfo(loss, ())
+    def descend(loss, head, optimizer, lower, lower_optimizer):
+      return self._descend(loss, latents, tape, head, optimizer, lower, lower_optimizer)
 
     def update_actor():
-      loss = self._descend(
-        actor_loss,
-        latents,
-        tape,
+      loss, log_pis = descend(
+        lambda z: self._actor_loss(first(z), time_steps, weights),
         self._actor_network.trainable_variables,
         self._actor_optimizer,
         self.lower.actor_variables,
         self._actor_lower_optimizer,
-      ).loss
+      )
       with tf.GradientTape() as alpha_tape:
-        alpha_loss = self.alpha_loss(split.on_latents(time_steps, latents), weights=weights)
+        excess = -log_pis - self._target_entropy
+        alpha_loss = tf.exp(self._log_alpha) * _mean(excess, weights)
       gradient = alpha_tape.gradient(alpha_loss, self._log_alpha)
       self._alpha_optimizer.apply_gradients([(gradient, self._log_alpha)])
       return loss, alpha_loss
 
-    critic = [self._critic_network_1, self._critic_network_2]
-    critic_loss_value = self._descend(
-      critic_loss,
-      latents,
-      tape,
-      [variable for network in critic for variable in network.trainable_variables],
+    critics = [self._critic_network_1, self._critic_network_2]
+    critic_loss = descend(
+      lambda z: self._critic_loss(z, action_steps.action, targets, weights, views),
+      [variable for network in critics for variable in network.trainable_variables],
       self._critic_optimizer,
       self.lower.critic_variables,
       self._critic_lower_optimizer,
     ).loss
     is_due = lambda period: tf.equal(self.train_step_counter % period, 0)
-    actor_loss_value, alpha_loss_value = tf.cond(
+    actor_loss, alpha_loss = tf.cond(
       is_due(self._actor_update_period), update_actor, lambda: (tf.constant(0.0), tf.constant(0.0))
     )
     tf.cond(is_due(self._target_update_period), self._update_target_op, tf.no_op)
-    self.train_step_counter.assign_add(1)
-    self._summarise(critic_loss_value, actor_loss_value, alpha_loss_value)
-    return tf_agent.LossInfo(
-      loss=critic_loss_value + actor_loss_value + alpha_loss_value,
-      extra=sac_agent.SacLossInfo(
-        critic_loss=critic_loss_value, actor_loss=actor_loss_value, alpha_loss=alpha_loss_value
+    next_seen = tf.split(next_latents, next_views)[0][:, :features]
+    seen = auxiliary.Seen(first(images), keys, next_seen, experience)
+    auxiliary_loss = self.auxiliary_part.train(
+      self.train_step_counter,
+      lambda loss, variables: (
+        descend(
+          lambda z: tf_agent.LossInfo(loss(first(z)[:, :features], seen), ()),
+          variables,
+          self._auxiliary_optimizer,
+          self.lower.critic_variables,
+          self._auxiliary_lower_optimizer,
+        ).loss
       ),
+    )
+    self.train_step_counter.assign_add(1)
+    losses = dict(critic_loss=critic_loss, actor_loss=actor_loss, alpha_loss=alpha_loss)
+    scalars = dict(losses, auxiliary_loss=auxiliary_loss, alpha=tf.exp(self._log_alpha))
+    for name, value in scalars.items():
+      tf.summary.scalar(f'Losses by updates/{name}', value, step=self.train_step_counter)
+    return tf_agent.LossInfo(
+      loss=critic_loss + actor_loss + alpha_loss + auxiliary_loss,
+      extra=sac_agent.SacLossInfo(**losses),
     )
 
   def _update_target_op(self):
     self._update_target()
     return tf.no_op()
 
-  def _summarise(self, critic_loss, actor_loss, alpha_loss):
-    losses = dict(critic_loss=critic_loss, actor_loss=actor_loss, alpha_loss=alpha_loss)
-    for name, loss in {**losses, 'alpha': tf.exp(self._log_alpha)}.items():
-      tf.summary.scalar(f'Losses by updates/{name}', loss, step=self.train_step_counter)
+
+def _mean(values, weights):
+  """Mean of values [B], weighted unless `weights` is None."""
+  return tf.reduce_mean(values if weights is None else weights * values)

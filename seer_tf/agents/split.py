@@ -76,8 +76,8 @@ class SplitAgent:
   @tf.function(reduce_retracing=True)
   def encode_crops(self, pixels, stored_crops: int):
     """Latents float32 [B, K, D] of K random crops of each of uint8 pixels [B, H, W, C]."""
-    crops = [self.augmentation.augment(pixels) for _ in range(stored_crops)]
-    return tf.stack(tf.split(self.lower(tf.concat(crops, axis=0)), stored_crops), axis=1)
+    latents = self.lower(self._views(pixels, stored_crops))
+    return tf.stack(tf.split(latents, stored_crops), axis=1)
 
   @tf.function(reduce_retracing=True)
   def activations(self, pixels):
@@ -88,11 +88,22 @@ class SplitAgent:
     """
     return self.lower.activations(self.augmentation.centre(pixels))
 
-  def _latents(self, observations):
-    """Latents [B, D] of augmented pixels; what is latents already is left alone."""
+  def _views(self, observations, count: int = 1):
+    """Augmented pixels uint8 [count * B, h, w, C], one batch of views behind the other.
+
+    What is latents [B, D] already is left alone: replay has made its views.
+    """
     if observations.shape.rank == 2:
       return observations
-    return self.lower(self.augmentation.augment(observations))
+    return tf.concat([self.augmentation.augment(observations) for _ in range(count)], axis=0)
+
+  def _encoded(self, views):
+    """Latents [M * B, D] of augmented pixels; what is latents already is left alone."""
+    return views if views.shape.rank == 2 else self.lower(views)
+
+  def _latents(self, observations):
+    """Latents [B, D] of pixels, augmented; what is latents already is left alone."""
+    return self._encoded(self._views(observations))
 
   def _descend(
     self,
@@ -124,7 +135,7 @@ class SplitAgent:
       loss_tape.watch([latents, *head])
       loss_info = loss_fn(latents)
     tf.debugging.check_numerics(loss_info.loss, 'A loss is infinite or not a number.')
-    gradients, latent_gradient = loss_tape.gradient(loss_info.loss, (head, latents))
+    gradients, latent_gradient = loss_tape.gradient(loss_info.loss, (list(head), latents))
     if lower:
       gradients = gradients + tape.gradient(latents, lower, output_gradients=latent_gradient)
     if clip_norm is not None:
@@ -141,6 +152,13 @@ class SplitAgent:
     return fingerprint
 
 
-def on_latents(time_steps: ts.TimeStep, latents) -> ts.TimeStep:
-  """The same time steps, seen as latents."""
-  return time_steps._replace(observation=latents)
+def repeated(values, views: int):
+  """Values [B, ...], once for each of `views` batches behind one another: [views * B, ...]."""
+  return tf.tile(values, [views, *[1] * (values.shape.rank - 1)])
+
+
+def on_latents(time_steps: ts.TimeStep, latents, views: int = 1) -> ts.TimeStep:
+  """The same time steps [B], each `views` times, seen as latents [views * B, D]."""
+  others = time_steps._replace(observation=())
+  others = tf.nest.map_structure(lambda values: repeated(values, views), others)
+  return others._replace(observation=latents)

@@ -23,6 +23,17 @@ class Costs(NamedTuple):
   update_from_latents: int  # the same
 
 
+class Auxiliary(NamedTuple):
+  """What an auxiliary loss adds to an update from pixels; nothing to any other."""
+
+  views: int  # further views of each o_t that the target encoder encodes, at every update
+  macs: int  # per transition, of the loss's own layers, forward and backward
+  rate: float  # updates of this loss per update of the critic
+
+
+NO_AUXILIARY = Auxiliary(views=0, macs=0, rate=0.0)
+
+
 def convolution_macs(
   layers: Sequence[tf.keras.layers.Layer], image_shape: Tuple[int, int, int]
 ) -> Tuple[int, ...]:
@@ -66,14 +77,20 @@ def sac(
   batch_size: int,
   stored_crops: int,
   actor_update_period: int,
+  augmented: bool = True,
+  views: int = 1,
+  next_views: int = 1,
+  auxiliary: Auxiliary = NO_AUXILIARY,
 ) -> Costs:
   """FLOPs of SAC on a shared encoder with a projection each for critic and actor.
 
-  An update runs, per transition: the online convolutions over o_t and o_{t+n} and the target ones
-  over o_{t+n}, one backward pass through the first; the projections that are needed; two Q heads
-  forward and backward, two target Q heads and the actor forward. When the actor is due: the actor
-  forward and backward, once more forward for the temperature, and two Q heads forward and
-  backward to their input.
+  An update runs, per transition: the online convolutions over M views of o_t and K of o_{t+n} and
+  the target ones over the latter and over the auxiliary part's views of o_t; for each view of o_t
+  one backward pass for the critic's loss and one where the auxiliary loss is due; the projections
+  that are needed; for each view of o_t two Q heads forward and backward, for each of o_{t+n} two
+  target Q heads and the actor forward. When the actor is due: the actor forward and backward, and
+  two Q heads forward and backward to their input. From latents there is one view of each, and no
+  auxiliary loss; below the first layer of a head there is still a layer norm that learns.
 
   Args:
     convolutions: forward MAC of each convolution per image.
@@ -83,24 +100,31 @@ def sac(
     batch_size: transitions per update.
     stored_crops: crops that replay stores of each observation.
     actor_update_period: updates per update of the actor.
+    augmented: whether what replay stores of an observation is not what acting encodes of it.
+    views: M, of o_t.
+    next_views: K, of o_{t+n}.
+    auxiliary: what its loss adds.
   """
-  encode = sum(convolutions) + 2 * projection
+  half = sum(convolutions) + projection
+  encode = half + projection
 
-  def heads(latents_learn):
-    critics = 2 * training_macs(critic, latents_learn) + 2 * sum(critic) + sum(actor)
-    actors = training_macs(actor, latents_learn) + sum(actor) + 2 * 2 * sum(critic)
-    return critics + actors / actor_update_period
+  def heads(views, next_views):
+    critics = 2 * views * training_macs(critic, True)
+    targets = next_views * (2 * sum(critic) + sum(actor))
+    actors = training_macs(actor, True) + 2 * 2 * sum(critic)
+    return critics + targets + actors / actor_update_period
 
-  below = encode + 2 * (sum(convolutions) + projection)
-  below += training_macs(convolutions, False) - sum(convolutions) + 2 * projection
-  below += projection / actor_update_period
+  back = training_macs(convolutions, False) - sum(convolutions) + 2 * projection
+  below = views * (encode + back + projection / actor_update_period)
+  below += (2 * next_views + auxiliary.views) * half
+  below += auxiliary.rate * (views * back + auxiliary.macs)
   flops = lambda macs: int(FLOPS_PER_MAC * macs)
   return Costs(
     act=flops(encode + sum(actor)),
-    store=flops(stored_crops * encode),
+    store=flops(stored_crops * encode if augmented else 0),
     convert=flops(stored_crops * encode),
-    update_from_pixels=flops(batch_size * (below + heads(True))),
-    update_from_latents=flops(batch_size * heads(False)),
+    update_from_pixels=flops(batch_size * (below + heads(views, next_views))),
+    update_from_latents=flops(batch_size * heads(1, 1)),
   )
 
 

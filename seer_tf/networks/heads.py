@@ -18,24 +18,37 @@ def _hidden(widths):
   return [_dense(width, f'dense{i + 1}', 'relu') for i, width in enumerate(widths)]
 
 
+def _own_latents(latents, activation):
+  return [
+    tf.keras.layers.Lambda(lambda z: z[..., latents], name='own_latents'),
+    tf.keras.layers.LayerNormalization(epsilon=1e-5, name='layer_norm'),
+    tf.keras.layers.Activation(activation, name='activation'),
+  ]
+
+
 @gin.configurable
-def critic_head(latents: slice, hidden: Sequence[int] = (1024, 1024), name: str = 'critic'):
+def critic_head(
+  latents: slice,
+  hidden: Sequence[int] = (1024, 1024),
+  latent_activation: str = 'linear',
+  name: str = 'critic',
+):
   """A Q function of (latents [B, D], action [B, A]) -> float32 [B].
 
   Args:
     latents: which of the D latents belong to the critic.
     hidden: widths of the ReLU layers.
+    latent_activation: Keras' name of what follows the layer norm.
     name: of the network; its variables carry it.
 
   Returns:
     A TF-Agents network: layer norm over the critic's latents, then a multilayer perceptron.
   """
-  own = tf.keras.layers.Lambda(lambda z: z[..., latents], name='own_latents')
-  norm = tf.keras.layers.LayerNormalization(epsilon=1e-5, name='layer_norm')
+  own = _own_latents(latents, latent_activation)
   return sequential.Sequential(
     [
       nest_map.NestMap(
-        (sequential.Sequential([own, norm], name='latents'), tf.keras.layers.Lambda(tf.identity)),
+        (sequential.Sequential(own, name='latents'), tf.keras.layers.Lambda(tf.identity)),
         name='inputs',
       ),
       nest_map.NestFlatten(),
@@ -62,13 +75,20 @@ class _Projection(tanh_normal_projection_network.TanhNormalProjectionNetwork):
 
 
 @gin.configurable
-def actor_head(action_spec, latents: slice, hidden: Sequence[int] = (1024, 1024), name='actor'):
+def actor_head(
+  action_spec,
+  latents: slice,
+  hidden: Sequence[int] = (1024, 1024),
+  latent_activation: str = 'linear',
+  name: str = 'actor',
+):
   """A policy of latents [B, D] -> tanh-squashed normal distribution over `action_spec`.
 
   Args:
     action_spec: bounded spec of the action, [A].
     latents: which of the D latents belong to the actor.
     hidden: widths of the ReLU layers.
+    latent_activation: Keras' name of what follows the layer norm.
     name: of the network; its variables carry it.
 
   Returns:
@@ -77,8 +97,7 @@ def actor_head(action_spec, latents: slice, hidden: Sequence[int] = (1024, 1024)
   """
   return sequential.Sequential(
     [
-      tf.keras.layers.Lambda(lambda z: z[..., latents], name='own_latents'),
-      tf.keras.layers.LayerNormalization(epsilon=1e-5, name='layer_norm'),
+      *_own_latents(latents, latent_activation),
       *_hidden(hidden),
       _Projection(action_spec, std_transform=squashed_std),
     ],

@@ -12,7 +12,13 @@ import gin
 from tf_agents.environments import py_environment
 from tf_agents.train.utils import spec_utils
 
-from seer_tf.agents import augmentation, dqn, sac  # noqa: F401 - gin knows what is imported
+from seer_tf.agents import (  # noqa: F401 - gin knows what is imported
+  augmentation,
+  contrastive,
+  dqn,
+  reconstruction,
+  sac,
+)
 from seer_tf.environments import dm_control
 from seer_tf.freezing import schedule
 from seer_tf.networks import (
@@ -47,6 +53,7 @@ class Experiment:
     total_agent_steps: length of the run.
     initial_random_agent_steps: actions drawn uniformly, before the first update.
     updates_per_agent_step: updates per action thereafter.
+    updates_per_agent_step_from_latents: the same after the freeze; None: as before it.
     batch_size: transitions per update.
     gamma: discount per agent step.
     evaluation_period: agent_steps between two evaluations.
@@ -71,6 +78,7 @@ class Experiment:
   total_agent_steps: int = gin.REQUIRED
   initial_random_agent_steps: int = 1000
   updates_per_agent_step: int = 1
+  updates_per_agent_step_from_latents: Optional[int] = None
   batch_size: int = 128
   gamma: float = 0.99
   evaluation_period: int = 10_000
@@ -84,8 +92,14 @@ class Experiment:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type is int and (not isinstance(value, int) or value < 1):
+      is_count = field.type is int or (field.type == Optional[int] and value is not None)
+      if is_count and (not isinstance(value, int) or value < 1):
         raise ValueError(f'Experiment.{field.name} is {value!r}; give a whole number, at least 1.')
+
+  def updates(self, from_latents: bool) -> int:
+    """Updates per agent step in this phase."""
+    after = self.updates_per_agent_step_from_latents
+    return after if from_latents and after is not None else self.updates_per_agent_step
 
   def lower_builder(self, environment):
     """Returns a builder, without arguments, of lower encoders for this environment's images."""

@@ -204,6 +204,7 @@ class Run:
     """Acts, and learns once there is a learner, until `is_done(agent_steps)` or the run's end."""
     experiment, ledger, collector = self._experiment, self._ledger, self._collector
     phase, from_latents = self._phase, int(self.agent.phase) == freeze.Phase.LATENTS
+    updates = experiment.updates(from_latents)
     while not self._is_over:
       with ledger.timed(phase):  # a schedule may take its time to look at the encoder
         if is_done(collector.agent_steps):
@@ -213,8 +214,8 @@ class Run:
         collector.run()
         ledger.acted(phase, encoded=self._learner is not None, stored=from_latents)
         if self._learner is not None:
-          with ledger.updates(phase, experiment.updates_per_agent_step, from_latents):
-            self._learner.run(experiment.updates_per_agent_step)
+          with ledger.updates(phase, updates, from_latents):
+            self._learner.run(updates)
       if collector.agent_steps % _REPORT_PERIOD == 0:
         self._report()
       if collector.agent_steps % experiment.evaluation_period == 0:

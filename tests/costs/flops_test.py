@@ -37,13 +37,42 @@ def test_update_by_hand():
   assert costs.store == 2 * 3 * encode
   # Critic: two heads forward and backward, two targets forward, the next action.
   critic = 2 * 3 * 13 + 2 * 13 + 10
-  # Every second update: actor forward and backward, again for alpha, two critics there and back.
-  actor = 3 * 10 + 10 + 2 * 2 * 13
+  # Every second update: actor forward and backward, two critics there and back.
+  actor = 3 * 10 + 2 * 2 * 13
   # o_t forward, o_{t+n} online and target with a projection each, backward (no image gradient).
   below = encode + 2 * (300 + 50) + (2 * 300 - 100) + 2 * 50 + 50 / 2
   assert costs.update_from_pixels == 2 * 4 * (below + critic + actor / 2)
-  # From latents the first layer of what learns needs no gradient of its input.
-  assert costs.update_from_latents == 2 * 4 * (critic - 2 * 11 + (actor - 7) / 2)
+  # From latents as well, since layer norms below the first layers learn.
+  assert costs.update_from_latents == 2 * 4 * (critic + actor / 2)
+
+
+def test_update_with_views_and_an_auxiliary_loss_by_hand():
+  parts = dict(
+    convolutions=(100, 200),
+    projection=50,
+    actor=(7, 3),
+    critic=(11, 2),
+    batch_size=4,
+    stored_crops=3,
+    actor_update_period=2,
+  )
+  plain = flops.sac(**parts)
+  # M = 3: twice more o_t forward, the critic's gradient, the actor's projection's, the heads'.
+  views = flops.sac(**parts, views=3)
+  more = 2 * (400 + (2 * 300 - 100) + 2 * 50 + 50 / 2 + 2 * 3 * 13)
+  assert views.update_from_pixels - plain.update_from_pixels == 2 * 4 * more
+  # K = 2: o_{t+n} once more by both encoders, two target heads and the actor.
+  views = flops.sac(**parts, next_views=2)
+  more = 2 * 350 + 2 * 13 + 10
+  assert views.update_from_pixels - plain.update_from_pixels == 2 * 4 * more
+  # One key, and every second update 70 of its own and a gradient of the encoder.
+  part = flops.Auxiliary(views=1, macs=70, rate=0.5)
+  auxiliary = flops.sac(**parts, auxiliary=part)
+  more = 350 + (70 + (2 * 300 - 100) + 2 * 50) / 2
+  assert auxiliary.update_from_pixels - plain.update_from_pixels == 2 * 4 * more
+  for costs in (views, auxiliary):
+    assert costs[:3] + costs[4:] == plain[:3] + plain[4:]
+  assert flops.sac(**parts, augmented=False).store == 0
 
 
 def test_published_atari_encoders():

@@ -6,8 +6,12 @@ import sys
 
 import pytest
 
+SMALL_CONTROL = ['ControlEncoder.filters = (4, 4)', 'critic_head.hidden = [16]']
 SMALL = {
-  'sac': ['ControlEncoder.filters = (4, 4)', 'critic_head.hidden = [16]'],
+  'sac': SMALL_CONTROL,
+  'curl': SMALL_CONTROL,
+  'drq': SMALL_CONTROL,
+  'sac_ae': SMALL_CONTROL,
   'rainbow': ['QHead.hidden = 16'],
   'dqn': ['QHead.hidden = 16'],
 }

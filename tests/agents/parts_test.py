@@ -1,0 +1,217 @@
+"""Tests of SAC's parts together: each agent through the freeze, its passes, DrQ's averages."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from seer_tf.agents import augmentation, auxiliary, contrastive, reconstruction
+from seer_tf.networks import encoders, variables
+from tests.agents import tiny_sac
+
+CHAIN = augmentation.Chain(
+  [
+    functools.partial(augmentation.RandomCrop, 16),
+    functools.partial(augmentation.RandomTranslate, 17),
+    augmentation.RandomFlip,
+    functools.partial(augmentation.Cutout, 2, 5),
+  ]
+)
+AGENTS = {
+  'rad': dict(augment=CHAIN),
+  'curl': dict(auxiliary_fn=contrastive.Contrastive),
+  'drq': dict(augment=augmentation.RandomShift(2), views=3, next_views=2),
+  'sac_ae': dict(augment=augmentation.NoAugmentation(), auxiliary_fn=reconstruction.Reconstruction),
+}
+
+
+def learned(agent):
+  """Copies of the auxiliary part's variables, of its two optimisers' states, and of the encoder."""
+  agent_variables = {
+    'part': agent._auxiliary.variables,
+    'optimiser': agent._auxiliary_optimizer.variables(),
+    'lower optimiser': agent._auxiliary_lower_optimizer.variables(),
+    'lower': agent.lower.variables,
+  }
+  return {
+    (name, i): variable.numpy().copy()
+    for name, own in agent_variables.items()
+    for i, variable in enumerate(own)
+  }
+
+
+def multiplications(graph):
+  """MAC of each convolution and matrix product that a function's graph needs.
+
+  Branches of a condition count once: which of them runs, and how often, is the caller's to know.
+  """
+  size = lambda x: x.shape.num_elements()
+  # A convolution and its two gradients multiply the kernel at each pixel of the narrower image.
+  kernel_and_narrow = {
+    'Conv2D': lambda op: (op.inputs[1], op.outputs[0]),
+    'Conv2DBackpropInput': lambda op: (op.inputs[1], op.inputs[2]),
+    'Conv2DBackpropFilter': lambda op: (op.outputs[0], op.inputs[2]),
+  }
+  waiting, needed, found = [x.op for x in graph.outputs], set(), []
+  waiting += graph.control_outputs
+  while waiting:
+    op = waiting.pop()
+    if op in needed:
+      continue
+    needed.add(op)
+    waiting += [x.op for x in op.inputs] + list(op.control_inputs)
+    if op.type == 'MatMul':
+      found.append(round(np.sqrt(np.prod([size(x) for x in (*op.inputs, *op.outputs)]))))
+    elif op.type in kernel_and_narrow:
+      kernel, narrow = kernel_and_narrow[op.type](op)
+      found.append(size(kernel) * size(narrow) // narrow.shape[-1])
+    for attribute in ('f', 'then_branch', 'else_branch'):
+      if attribute in op.node_def.attr:
+        name = op.get_attr(attribute).name
+        found += multiplications(graph._get_function(name).graph)
+  return found
+
+
+@pytest.mark.parametrize('name', AGENTS)
+def test_through_the_freeze(name):
+  """What learns and what does not in each phase, and FLOPs: those of the graph that runs."""
+  agent = tiny_sac.make_agent(**AGENTS[name], actor_update_period=1, target_update_period=1)
+  rng, costs = np.random.default_rng(0), agent.costs(tiny_sac.BATCH, stored_crops=2)
+  pixels = tiny_sac.random_transition(rng)
+  train = tf.function(agent._train)
+  graph = train.get_concrete_function(pixels).graph
+  assert 2 * sum(multiplications(graph)) == costs.update_from_pixels
+  train(pixels)
+  before, before_heads = learned(agent), tiny_sac.values(agent)
+  train(pixels)
+  after, after_heads = learned(agent), tiny_sac.values(agent)
+  assert tiny_sac.changed(before, after) == set(before)  # all of it learns, while there are pixels
+  assert tiny_sac.changed(before_heads, after_heads) == set(before_heads)
+  assert bool(agent._auxiliary.variables) == (name in ('curl', 'sac_ae'))
+
+  agent.freeze()
+  encoded = lambda steps: steps._replace(observation=agent.encode_crops(steps.observation, 2)[:, 1])
+  latents = pixels._replace(
+    time_step=encoded(pixels.time_step), next_time_step=encoded(pixels.next_time_step)
+  )
+  graph = train.get_concrete_function(latents).graph
+  assert 2 * sum(multiplications(graph)) == costs.update_from_latents
+  train(latents)
+  assert not tiny_sac.changed(after, learned(agent))
+  moved = tiny_sac.changed(after_heads, tiny_sac.values(agent))
+  heads = {network for network in tiny_sac.networks(agent) if 'lower' not in network}
+  assert {network for network, _ in moved if network != 'target lower'} == heads
+
+
+@pytest.mark.parametrize(
+  'name, online, target', [('rad', 2, 1), ('curl', 2, 2), ('drq', 5, 2), ('sac_ae', 2, 1)]
+)
+def test_passes_of_the_convolutions(name, online, target, monkeypatch):
+  """Images that each network's convolutions see in an update, in batches."""
+  agent, rng = tiny_sac.make_agent(**AGENTS[name]), np.random.default_rng(0)
+  seen = {agent.lower: 0, agent.target_lower: 0}
+  for lower, convolve in [(lower, lower.convolve) for lower in seen]:
+
+    def counted(pixels, lower=lower, convolve=convolve):
+      seen[lower] += pixels.shape[0]
+      return convolve(pixels)
+
+    monkeypatch.setattr(lower, 'convolve', counted)
+  agent._train(tiny_sac.random_transition(rng))
+  batches = [images / tiny_sac.BATCH for images in seen.values()]
+  assert batches == [online, target]
+
+
+def test_costs_of_storing_follow_the_augmentation():
+  costs = {
+    name: tiny_sac.make_agent(**AGENTS[name]).costs(tiny_sac.BATCH, stored_crops=4)
+    for name in ('curl', 'sac_ae')
+  }
+  assert costs['curl'].store == costs['curl'].convert > 0
+  assert costs['sac_ae'].store == 0 < costs['sac_ae'].convert
+
+
+def test_drq_targets_and_loss_against_numpy():
+  agent, rng = tiny_sac.make_agent(), np.random.default_rng(3)
+  for network in (agent._target_critic_network_1, agent._target_critic_network_2):
+    for variable in network.variables:
+      variable.assign_add(0.1 * tf.random.normal(variable.shape))
+  # A nearly deterministic policy, the same everywhere, whose entropy is known.
+  kernel, bias = agent._actor_network.trainable_variables[-2:]
+  kernel.assign(tf.zeros_like(kernel))
+  bias.assign([0.3, -20.0])
+  entropy = np.log(np.sqrt(2 * np.pi * np.e)) - 10 + np.log(1 - np.tanh(0.3) ** 2)
+  batch, size = tiny_sac.random_transition(rng), agent.lower.latent_size
+  views, next_views = (rng.normal(size=[k, tiny_sac.BATCH, size]).astype('f') for k in (3, 4))
+  flat = lambda x: tf.constant(x.reshape(-1, size))
+  targets = agent._td_targets(batch.next_time_step, flat(next_views), views=4)
+
+  reward, discount = (x.numpy() for x in batch.next_time_step[1:3])
+  expected = np.zeros(tiny_sac.BATCH)
+  q = lambda network, z, a: float(network((z[None], np.float32(a)[None]))[0][0])
+  for b in range(tiny_sac.BATCH):
+    for z in next_views[:, b]:
+      value = min(
+        q(network, z, np.tanh([0.3]))
+        for network in (agent._target_critic_network_1, agent._target_critic_network_2)
+      )
+      expected[b] += (reward[b] + discount[b] * (value + 0.1 * entropy)) / 4
+  # The log probability of a sampled action scatters about its mean by 0.7.
+  np.testing.assert_allclose(targets, expected, atol=0.9 * 0.1 * 0.7 / 2 * 5)
+  np.testing.assert_allclose(np.mean(targets - expected), 0, atol=0.05)
+
+  weights = rng.uniform(size=tiny_sac.BATCH).astype(np.float32)
+  action = batch.action_step.action
+  loss = agent._critic_loss(flat(views), action, targets, tf.constant(weights), views=3).loss
+  errors = [
+    weights[b] * (q(network, z, action[b].numpy()) - float(targets[b])) ** 2
+    for network in (agent._critic_network_1, agent._critic_network_2)
+    for b in range(tiny_sac.BATCH)
+    for z in views[:, b]
+  ]
+  np.testing.assert_allclose(loss, np.sum(errors) / (3 * tiny_sac.BATCH), rtol=1e-4)
+
+
+def test_auxiliary_loss_sees_what_the_critic_saw_where_it_is_due():
+  """Its latents are the encoder's of its images; its next latents and keys are the target's."""
+  noted = []
+
+  class Noting(auxiliary.Auxiliary):
+    views = 2
+    update_period = 2
+
+    def __init__(self, lower):
+      super().__init__(lower)
+      self.scale = tf.Variable(1.0)
+
+    def loss(self, latents, seen):
+      noted.append((latents, seen))
+      return self.scale * tf.reduce_sum(latents)
+
+  agent, rng = tiny_sac.make_agent(auxiliary_fn=Noting), np.random.default_rng(0)
+  online = encoders.ControlEncoder((tiny_sac.CROP,) * 2 + (3,), filters=(8, 8), features=10)
+  variables.copy(agent.lower, online)
+  for variable in agent.target_lower.variables:
+    variable.assign_add(tf.random.normal(variable.shape))
+  batch, image = tiny_sac.random_transition(rng), np.full([1, 18, 18, 3], 99, np.uint8)
+  flat = tf.constant(np.repeat(image, tiny_sac.BATCH, axis=0))
+  flat = batch._replace(next_time_step=batch.next_time_step._replace(observation=flat))
+  expected = agent.target_lower(tf.constant(image[:, :15, :15]))[0, :10]
+  agent._train(flat)
+  ((latents, seen),) = noted
+  np.testing.assert_allclose(latents, online(seen.images)[:, :10], rtol=1e-4)
+  np.testing.assert_allclose(seen.next_latents, np.repeat([expected], 16, 0), rtol=1e-4)
+  assert [keys.shape for keys in seen.keys] == [(16, 10)] * 2 and seen.transition is flat
+  assert np.any(seen.keys[0] != seen.keys[1])
+  assert agent._auxiliary.scale != 1.0
+  agent._train(batch)
+  assert len(noted) == 1
+  agent._train(batch)
+  assert len(noted) == 2
+
+
+@pytest.mark.parametrize('numbers', [dict(views=0), dict(next_views=0)])
+def test_no_views_are_refused(numbers):
+  with pytest.raises(ValueError, match='give whole numbers, at least 1'):
+    tiny_sac.make_agent(**numbers)
