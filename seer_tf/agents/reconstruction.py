@@ -48,9 +48,15 @@ class Reconstruction(auxiliary.Auxiliary):
       update_period: updates of the critic per update of decoder and encoder for this loss.
 
     Raises:
-      ValueError: for bits, or a period, out of range.
+      ValueError: for bits, or a period, out of range, and for layers that it cannot mirror.
     """
     super().__init__(lower)
+    for layer in lower.convolutions:
+      if not isinstance(layer, tf.keras.layers.Conv2D) or layer.padding != 'valid':
+        raise ValueError(
+          f'Reconstruction mirrors convolutions without padding, which {layer.name} of the encoder '
+          f'is not: bind another Experiment.lower_fn, or another SeerSacAgent.auxiliary_fn.'
+        )
     if not 1 <= bits <= 8 or update_period < 1:
       raise ValueError(
         f'Reconstruction has bits = {bits}, update_period = {update_period}; give 1 to 8 bits and '

@@ -88,3 +88,10 @@ def test_bad_numbers(numbers):
   lower = encoders.ControlEncoder((15, 15, 3), filters=(4,), features=5)
   with pytest.raises(ValueError, match='give 1 to 8 bits and a period of at least 1'):
     reconstruction.Reconstruction(lower, **numbers)
+
+
+def test_layers_that_cannot_be_mirrored():
+  lower = encoders.ControlEncoder((15, 15, 3), filters=(4,), features=5)
+  lower.convolutions = [*lower.convolutions, tf.keras.layers.MaxPool2D(name='pool')]
+  with pytest.raises(ValueError, match='which pool of the encoder is not'):
+    reconstruction.Reconstruction(lower)

@@ -22,16 +22,19 @@ def test_training_pass():
   assert flops.training_macs((10, 20, 30), input_gradient=False) == 170
 
 
+SAC = dict(
+  convolutions=(100, 200),
+  projection=50,
+  actor=(7, 3),
+  critic=(11, 2),
+  batch_size=4,
+  stored_crops=3,
+  actor_update_period=2,
+)
+
+
 def test_update_by_hand():
-  costs = flops.sac(
-    convolutions=(100, 200),
-    projection=50,
-    actor=(7, 3),
-    critic=(11, 2),
-    batch_size=4,
-    stored_crops=3,
-    actor_update_period=2,
-  )
+  costs = flops.sac(**SAC)
   encode = 100 + 200 + 2 * 50
   assert costs.act == 2 * (encode + 10)
   assert costs.store == 2 * 3 * encode
@@ -47,32 +50,23 @@ def test_update_by_hand():
 
 
 def test_update_with_views_and_an_auxiliary_loss_by_hand():
-  parts = dict(
-    convolutions=(100, 200),
-    projection=50,
-    actor=(7, 3),
-    critic=(11, 2),
-    batch_size=4,
-    stored_crops=3,
-    actor_update_period=2,
-  )
-  plain = flops.sac(**parts)
+  plain = flops.sac(**SAC)
   # M = 3: twice more o_t forward, the critic's gradient, the actor's projection's, the heads'.
-  views = flops.sac(**parts, views=3)
+  views = flops.sac(**SAC, views=3)
   more = 2 * (400 + (2 * 300 - 100) + 2 * 50 + 50 / 2 + 2 * 3 * 13)
   assert views.update_from_pixels - plain.update_from_pixels == 2 * 4 * more
   # K = 2: o_{t+n} once more by both encoders, two target heads and the actor.
-  views = flops.sac(**parts, next_views=2)
+  views = flops.sac(**SAC, next_views=2)
   more = 2 * 350 + 2 * 13 + 10
   assert views.update_from_pixels - plain.update_from_pixels == 2 * 4 * more
   # One key, and every second update 70 of its own and a gradient of the encoder.
   part = flops.Auxiliary(views=1, macs=70, rate=0.5)
-  auxiliary = flops.sac(**parts, auxiliary=part)
+  auxiliary = flops.sac(**SAC, auxiliary=part)
   more = 350 + (70 + (2 * 300 - 100) + 2 * 50) / 2
   assert auxiliary.update_from_pixels - plain.update_from_pixels == 2 * 4 * more
   for costs in (views, auxiliary):
     assert costs[:3] + costs[4:] == plain[:3] + plain[4:]
-  assert flops.sac(**parts, augmented=False).store == 0
+  assert flops.sac(**SAC, augmented=False).store == 0
 
 
 def test_published_atari_encoders():

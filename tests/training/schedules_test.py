@@ -94,6 +94,23 @@ def test_convergence_never_comes(live):
   assert lived.tags['Similarity by agent_steps/conv1'] == [15, 20, 25, 30, 35, 40]
 
 
+def test_more_updates_after_the_freeze_and_an_auxiliary_loss_that_ends_there(live):
+  lived = live(
+    'Experiment.updates_per_agent_step_from_latents = 3',
+    'SeerSacAgent.auxiliary_fn = @Contrastive',
+    'Experiment.augmentation_fn = @Chain',
+    'Chain.parts = (@RandomCrop, @Cutout)',
+    'Cutout.largest = 12',
+  )
+  assert phases(lived) == [('pixels', 33, 23), ('latents', 61, 23 + 3 * 28)]
+  assert int(lived.run.agent._auxiliary_optimizer.iterations) == 23
+
+
+def test_no_updates_after_the_freeze_are_refused():
+  with pytest.raises(ValueError, match='updates_per_agent_step_from_latents is 0; give a whole'):
+    experiment.Experiment(total_agent_steps=9, updates_per_agent_step_from_latents=0)
+
+
 def test_never_freezes(live):
   lived = live('Experiment.schedule_fn = @Never')
   assert phases(lived) == [('pixels', 61, 51)]
