@@ -1,10 +1,10 @@
 """Real frames of a random policy and their latents, for `studies.codecs`.
 
 python -m studies.codecs_data --dir=/tmp/codecs \
-    --control_checkpoint=…/train/checkpoints/ckpt-10000 --atari_checkpoint=…/ckpt-18400
+    --control_run=ROOT_DIR --atari_run=ROOT_DIR
 
-The checkpoints are of runs of `cartpole_swingup_cpu.gin` (48 px) and `rainbow_atari_cpu.gin` with
-GAME Freeway; without them only latents of encoders as they are initialised are written.
+The runs are of `cartpole_swingup_cpu.gin` (48 px) and `rainbow_atari_cpu.gin` with GAME Freeway;
+without them only latents of encoders as they are initialised are written.
 """
 
 import os
@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from seer_tf.agents import augmentation
 from seer_tf.environments import atari, dm_control
-from seer_tf.networks import atari_encoders, encoders
+from seer_tf.networks import atari_encoders, encoders, transfer
 
 _DIR = flags.DEFINE_string('dir', None, 'Where the .npz files go.', required=True)
-_CONTROL = flags.DEFINE_string('control_checkpoint', None, 'Of a trained 48 px ControlEncoder.')
-_ATARI = flags.DEFINE_string('atari_checkpoint', None, 'Of a DataEfficientEncoder for Freeway.')
+_CONTROL = flags.DEFINE_string('control_run', None, 'Of a trained 48 px ControlEncoder.')
+_ATARI = flags.DEFINE_string('atari_run', None, 'Of a DataEfficientEncoder for Freeway.')
 
 _BATCH = 50
 
@@ -40,21 +40,6 @@ def _play(environment, steps: int):
   environment.close()
   names = ('observation', 'action', 'reward', 'discount', 'step_type')
   return {name: np.stack(column) for name, column in zip(names, zip(*rows))}
-
-
-def _restored(lower, path):
-  """The encoder with the weights of a run's checkpoint."""
-  reader = tf.train.load_checkpoint(path)
-  layers = {f'convolutions/{i}': layer for i, layer in enumerate(lower.convolutions)}
-  for name in ('critic_projection', 'actor_projection'):
-    if hasattr(lower, name):
-      layers[name] = getattr(lower, name)
-  for name, layer in layers.items():
-    variables = [
-      f'agent/lower/{name}/{part}/.ATTRIBUTES/VARIABLE_VALUE' for part in ('kernel', 'bias')
-    ]
-    layer.set_weights([reader.get_tensor(variable) for variable in variables])
-  return lower
 
 
 def _encoded(lower, observations, crops: int = 1):
@@ -87,7 +72,8 @@ def main(_):
   save('cartpole_frames', rows, stacks[..., -3:])
   save('cartpole_initial', rows, _encoded(encoders.ControlEncoder((84, 84, 9)), stacks, 4))
   if _CONTROL.value:
-    lower = _restored(encoders.ControlEncoder((48, 48, 9)), _CONTROL.value)
+    lower = encoders.ControlEncoder((48, 48, 9))
+    transfer.load(lower, _CONTROL.value)
     save('cartpole_trained', rows, _encoded(lower, _smaller(stacks, 57), 4))
   for game in ('Freeway', 'Seaquest', 'Pong'):
     rows = _play(atari.load(game, seed=0), 2000)
@@ -96,7 +82,8 @@ def main(_):
     lower = atari_encoders.DataEfficientEncoder((84, 84, 4))
     save(f'{game}_initial', rows, _encoded(lower, stacks))
     if game == 'Freeway' and _ATARI.value:
-      save(f'{game}_trained', rows, _encoded(_restored(lower, _ATARI.value), stacks))
+      transfer.load(lower, _ATARI.value)
+      save(f'{game}_trained', rows, _encoded(lower, stacks))
 
 
 if __name__ == '__main__':

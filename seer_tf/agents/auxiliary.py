@@ -15,6 +15,7 @@ import tensorflow as tf
 from tf_agents.trajectories import trajectory
 
 from seer_tf.costs import flops
+from seer_tf.networks import encoders
 
 
 class Seen(NamedTuple):
@@ -37,11 +38,11 @@ class Auxiliary(tf.Module):
   views = 0
   update_period = 1
 
-  def __init__(self, lower: tf.keras.Model):
+  def __init__(self, lower: encoders.Encoder):
     """Builds the part's variables.
 
     Args:
-      lower: the online lower encoder, for its shapes; not to be kept.
+      lower: the online encoder, for its shapes; not to be kept.
     """
     super().__init__()
 

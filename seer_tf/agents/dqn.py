@@ -3,8 +3,9 @@
 Rainbow (Hessel et al. 2018) is all of them together. Each is a choice of its own, here or in
 `q_heads.QHead`, and every combination is valid. The n-step return comes with the transition.
 
-Passes of the convolutions per update from pixels: the online ones over o_t (with gradient), the
-target ones over o_{t+n}, and with a double argmax the online ones over o_{t+n}. From latents: none.
+Passes of the encoder's learning stages per update: the online ones over o_t (with gradient), the
+target ones over o_{t+n}, and with a double argmax the online ones over o_{t+n}. Of its frozen ones,
+which both networks share: one over each from pixels, none from latents.
 
 Noise: an update draws the online head's weights once, for its estimate and its double argmax alike,
 and the target head's once. Each exploring action draws anew. Evaluation uses the mean weights.
@@ -20,7 +21,7 @@ from tf_agents.agents.dqn import dqn_agent
 
 from seer_tf.agents import policies, split
 from seer_tf.costs import flops
-from seer_tf.networks import q_heads, variables
+from seer_tf.networks import encoders, q_heads, variables
 
 
 def linear_epsilon(agent_steps, initial: float, final: float, decay_agent_steps: int):
@@ -39,7 +40,7 @@ def huber(error, delta: Optional[float]):
 
 @gin.configurable
 class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
-  """TF-Agents' DQN, its losses over latents, its lower encoder trained by the same loss.
+  """TF-Agents' DQN, its losses over latents, its encoder trained by the same loss.
 
   `LossInfo.extra` is a `DqnLossInfo` of float32 [B] each, not weighted: `td_loss` is what is
   minimised; `td_error`, what prioritised replay ranks by, is the TD error or, categorical, the
@@ -55,8 +56,9 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
     self,
     time_step_spec,
     action_spec,
-    lower_fn: Callable[[], tf.keras.Model],
+    lower_fn: Callable[[], encoders.Encoder],
     augmentation,
+    freeze_up_to: Optional[str] = None,
     head_fn: Callable[..., q_heads.QHead] = q_heads.QHead,
     double: bool = True,
     huber_delta: Optional[float] = 1.0,
@@ -75,8 +77,9 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
     Args:
       time_step_spec: of the environment: observations uint8 [H, W, C].
       action_spec: one bounded integer from 0 on.
-      lower_fn: builder of a lower encoder.
+      lower_fn: builder of an encoder, without projections.
       augmentation: of the images in training, e.g. `augmentation.NoAugmentation`.
+      freeze_up_to: see `split.SplitAgent`.
       head_fn: builder (actions, name=) of a Q head: dueling, noisy and categorical are its own.
       double: whether the online network chooses the next action and the target judges it (van
         Hasselt et al. 2016); else the target does both.
@@ -93,7 +96,8 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
       train_step_counter: int64 variable that counts updates.
 
     Raises:
-      ValueError: if actions are not one integer from 0 on.
+      ValueError: if actions are not one integer from 0 on, the encoder has projections, or no
+        such layer to cut above.
     """
     if (
       not isinstance(action_spec, tf.TensorSpec)
@@ -104,7 +108,13 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
         f'SeerDqnAgent needs one discrete action, got {action_spec}: bind Experiment.agent_fn = '
         f'@SeerSacAgent for continuous ones.'
       )
-    latent_spec = self._split(time_step_spec, lower_fn, augmentation)
+    latent_spec = self._split(time_step_spec, lower_fn, freeze_up_to, augmentation)
+    if self.encoder.features is not None:
+      name = type(self.encoder).__name__
+      raise ValueError(
+        f'SeerDqnAgent has one head, but {name} projects to latents for critic and actor: bind '
+        f'{name}.features = None.'
+      )
     actions = int(action_spec.maximum) + 1
     self._double = double
     self._huber_delta = huber_delta
@@ -128,7 +138,7 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
   def costs(self, batch_size: int, stored_crops: int) -> flops.Costs:
     """FLOPs of acting, storing and updating with this agent's networks."""
     return flops.dqn(
-      flops.convolution_macs(self.lower.convolutions, self.lower.image_shape),
+      flops.encoder(self.encoder, self.lower),
       self._q_network.macs,
       batch_size,
       stored_crops,
@@ -163,19 +173,18 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
 
     def update():
       variables.copy(self._q_network, self._target_q_network)
-      if self.lower.trainable:
-        variables.copy(self.lower, self.target_lower)
+      for online, target in self._learning_stages():
+        variables.copy(online, target)
       return tf.no_op()
 
     return update
 
   def _next_latents(self, observations):
     """Latents [B, D] of o_{t+n} for whom chooses the next action, and for the target."""
-    if observations.shape.rank == 2:
-      return observations, observations
-    images = self.augmentation.augment(observations)
-    target = self.target_lower(images)
-    return self.lower(images) if self._double else target, target
+    hidden = self._frozen(observations)
+    latents = lambda encoder: encoders.joined(encoder.encode_learning(hidden))
+    target = latents(self.target_encoder)
+    return latents(self.encoder) if self._double else target, target
 
   def _next_logits(self, latents_to_choose, latents, online_weights):
     """The target's logits [B, atoms] of the action that is best at o_{t+n}.
@@ -241,7 +250,7 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
       tape,
       self._q_network.trainable_variables,
       self._optimizer,
-      self.lower.trainable_variables,
+      self.encoder.trainable_variables,
       self._lower_optimizer,
       self._gradient_norm,
     )

@@ -1,4 +1,4 @@
-"""Policies on pixels: the lower encoder in front of a policy on latents."""
+"""Policies on pixels: the encoder in front of a policy on latents."""
 
 from typing import Callable
 
@@ -17,12 +17,15 @@ class EncodingPolicy(tf_policy.TFPolicy):
   augmentation that is not random adds no crops: the latent that acts is the one that is stored.
   """
 
-  def __init__(self, time_step_spec, lower, augmentation, head_policy, stored_crops: int = 0):
+  def __init__(
+    self, time_step_spec, lower, upper, augmentation, head_policy, stored_crops: int = 0
+  ):
     """Wraps `head_policy`.
 
     Args:
       time_step_spec: spec of time steps with pixels uint8 [H, W, C].
-      lower: the online lower encoder.
+      lower: the online encoder's stages below the cut, whose output is stored.
+      upper: the ones above it.
       augmentation: gives the centre and the random crops.
       head_policy: `TFPolicy` whose observations are latents float32 [D].
       stored_crops: K, crops to hand out as policy info; 0 for none.
@@ -33,13 +36,14 @@ class EncodingPolicy(tf_policy.TFPolicy):
     super().__init__(
       time_step_spec, head_policy.action_spec, head_policy.policy_state_spec, info_spec
     )
-    self._lower = lower
+    self._lower, self._upper = lower, upper
     self._augmentation = augmentation
     self._head_policy = head_policy
     self._stored_crops = stored_crops
 
   def _variables(self):
-    return [*self._lower.variables, *self._head_policy.variables()]
+    own = [*self._lower.variables, *self._upper.variables]
+    return [*own, *self._head_policy.variables()]
 
   def _encode(self, time_step):
     """The time step on latents, and the latents to store."""
@@ -50,7 +54,7 @@ class EncodingPolicy(tf_policy.TFPolicy):
     latents = tf.split(self._lower(tf.concat(images, axis=0)), len(images))
     stored = latents[1:] if self._augmentation.random else latents * crops
     info = tf.stack(stored, axis=1) if crops else ()
-    return time_step._replace(observation=latents[0]), info
+    return time_step._replace(observation=self._upper(latents[0])), info
 
   def _distribution(self, time_step, policy_state):
     time_step, info = self._encode(time_step)

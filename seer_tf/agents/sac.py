@@ -3,7 +3,7 @@
 RAD is the choice of an augmentation. DrQ averages targets over K views of o_{t+n} and the critic's
 loss over M views of o_t. CURL and SAC-AE are auxiliary losses (`auxiliary.py`).
 
-Passes of the convolutions per update from pixels, each of one batch:
+Passes of the encoder's learning stages per update from pixels, each of one batch:
 
 | agent  | online over o_t, forward · backward | online over o_{t+n} | target over o_{t+n} · o_t |
 |--------|-------------------------------------|---------------------|---------------------------|
@@ -14,7 +14,9 @@ Passes of the convolutions per update from pixels, each of one batch:
 
 All losses share the forward pass over o_t, whose views are one batch; so is all that the target
 encodes. What cannot be shared: the online encoder has to see o_{t+n} for the next action, and a
-loss with an Adam state of its own needs a gradient of its own. From latents there is no pass.
+loss with an Adam state of its own needs a gradient of its own. Frozen stages, which both networks
+share, see each batch once; from latents they see none, there is one view of each, and no auxiliary
+loss.
 
 Three things differ from the published code on purpose. Actor's and auxiliary losses see the latents
 that the critic's loss of the same update saw, instead of encoding o_t again after the critic's
@@ -23,7 +25,7 @@ Q head has a layer norm of its own, where the published one shares it between th
 target with the encoder's tau.
 """
 
-from typing import Callable
+from typing import Callable, Optional
 
 import gin
 import tensorflow as tf
@@ -33,7 +35,7 @@ from tf_agents.trajectories import time_step as ts
 
 from seer_tf.agents import auxiliary, split
 from seer_tf.costs import flops
-from seer_tf.networks import heads, variables
+from seer_tf.networks import encoders, heads, variables
 
 
 @gin.configurable
@@ -44,18 +46,20 @@ def adam(learning_rate: float, beta_1: float = 0.9) -> tf.keras.optimizers.Optim
 
 @gin.configurable
 class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
-  """TF-Agents' SAC, its losses over latents, its lower encoder trained by the critic alone.
+  """TF-Agents' SAC, its losses over latents, its convolutions never trained by the actor.
 
-  Each loss has an Adam state for the part of the lower encoder that it trains: the critic's and the
-  auxiliary loss for convolutions and critic's projection, the actor's loss for the actor's.
+  Each loss has an Adam state for the part of the encoder that it trains: the critic's and the
+  auxiliary loss for convolutions and critic's projection, the actor's loss for the actor's. The
+  same holds for what is above the cut, after the freeze.
   """
 
   def __init__(
     self,
     time_step_spec,
     action_spec,
-    lower_fn: Callable[[], tf.keras.Model],
+    lower_fn: Callable[[], encoders.Encoder],
     augmentation,
+    freeze_up_to: Optional[str] = None,
     critic_fn: Callable = heads.critic_head,
     actor_fn: Callable = heads.actor_head,
     auxiliary_fn: Callable = auxiliary.NoAuxiliary,
@@ -76,25 +80,27 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     Args:
       time_step_spec: of the environment: observations uint8 [H, W, C].
       action_spec: bounded float32 [A].
-      lower_fn: builder of a lower encoder whose latent is critic | actor, each `features` wide.
+      lower_fn: builder of an encoder whose latent is critic | actor, each `features` wide.
       augmentation: of the images in training, e.g. `augmentation.RandomCrop`.
+      freeze_up_to: see `split.SplitAgent`.
       critic_fn: builder (latents=, name=) of a Q head.
       actor_fn: builder (action_spec, latents=) of the actor's head.
-      auxiliary_fn: builder (lower) of an `auxiliary.Auxiliary`.
+      auxiliary_fn: builder (encoder) of an `auxiliary.Auxiliary`.
       views: M, augmentations of o_t over which the critic's loss is averaged, from pixels.
       next_views: K, the same of o_{t+n} for the targets.
-      learning_rate: of critic, actor, auxiliary part and lower encoder.
+      learning_rate: of critic, actor, auxiliary part and encoder.
       alpha_learning_rate: of the temperature.
       alpha_beta_1: Adam's beta_1 for the temperature.
       initial_alpha: initial temperature.
       target_tau: Polyak factor of the Q heads.
-      target_lower_tau: Polyak factor of the lower encoder.
+      target_lower_tau: Polyak factor of the encoder.
       actor_update_period: updates between two updates of actor and temperature.
       target_update_period: updates between two moves of the targets.
       train_step_counter: int64 variable that counts updates.
 
     Raises:
-      ValueError: if actions are not one bounded array of floats, or for views of nothing.
+      ValueError: if actions are not one bounded array of floats, the encoder has no projections,
+        or no such layer to cut above, or for views of nothing.
     """
     if not isinstance(action_spec, tf.TensorSpec) or not action_spec.dtype.is_floating:
       raise ValueError(
@@ -105,10 +111,16 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       raise ValueError(
         f'SeerSacAgent.views is {views}, next_views {next_views}; give whole numbers, at least 1.'
       )
-    latent_spec = self._split(time_step_spec, lower_fn, augmentation)
-    self._auxiliary = auxiliary_fn(self.lower)
+    latent_spec = self._split(time_step_spec, lower_fn, freeze_up_to, augmentation)
+    features = self.encoder.features
+    if features is None:
+      name = type(self.encoder).__name__
+      raise ValueError(
+        f'SeerSacAgent needs latents for critic and actor each, but {name} has none: bind '
+        f'{name}.features, such as 50.'
+      )
+    self._auxiliary = auxiliary_fn(self.encoder)
     self._counts = (views, next_views)
-    features = self.lower.features
     critic = lambda name: critic_fn(latents=slice(0, features), name=name)
     self._target_lower_tau = target_lower_tau
     self._actor_update_period = actor_update_period
@@ -139,8 +151,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
   def costs(self, batch_size: int, stored_crops: int) -> flops.Costs:
     """FLOPs of acting, storing and updating with this agent's networks and cadence."""
     return flops.sac(
-      flops.convolution_macs(self.lower.convolutions, self.lower.image_shape),
-      self.lower.critic_projection.kernel.shape.num_elements(),
+      flops.encoder(self.encoder, self.lower),
       flops.dense_macs(self._actor_network),
       flops.dense_macs(self._critic_network_1),
       batch_size,
@@ -153,8 +164,9 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
 
   @property
   def auxiliary_part(self) -> auxiliary.Auxiliary:
-    """The auxiliary part; it ends when the lower encoder freezes."""
-    return self._auxiliary if self.lower.trainable else auxiliary.NoAuxiliary(self.lower)
+    """The auxiliary part; it ends when all of the lower encoder is frozen."""
+    ended = self.encoder.frozen >= len(self.lower.stages)
+    return auxiliary.NoAuxiliary(self.encoder) if ended else self._auxiliary
 
   def greedy_actions(self, latents):
     """The actor's most likely actions [B, A], on latents [B, D]."""
@@ -182,8 +194,8 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     def update():
       for online, target in self._online_and_target():
         variables.track(online, target, tau)
-      if self.lower.trainable:
-        variables.track(self.lower, self.target_lower, self._target_lower_tau)
+      for online, target in self._learning_stages():
+        variables.track(online, target, self._target_lower_tau)
 
     return update
 
@@ -193,19 +205,19 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     The critic's half is by the target encoder, as the keys are, the actor's by the online one.
     """
     next_observations = experience.next_time_step.observation
-    if next_observations.shape.rank == 2:
-      return next_observations, ()
-    count, target, online = self._counts[1], self.target_lower, self.lower
-    views = self._views(next_observations, count)
-    further = [
-      self.augmentation.augment(experience.time_step.observation)
-      for _ in range(self.auxiliary_part.views)
-    ]
-    by_target = target.critic_latents(target.convolve(tf.concat([views, *further], axis=0)))
-    by_target = tf.split(by_target, count + len(further))
+    _, count = self._view_counts(next_observations)
+    hidden = self._frozen(self._views(next_observations, count))
+    keys = self.auxiliary_part.views
+    further = [self._frozen(self._views(experience.time_step.observation)) for _ in range(keys)]
+    by_target = self.target_encoder.halves(tf.concat([hidden, *further], axis=0)).critic
+    by_target = tf.split(by_target, count + keys)
     critic_half = tf.concat(by_target[:count], axis=0)
-    actor_half = online.actor_latents(online.convolve(views))
+    actor_half = self.encoder.halves(hidden).actor
     return tf.concat([critic_half, actor_half], axis=-1), by_target[count:]
+
+  def _view_counts(self, observations):
+    """Views of o_t and of o_{t+n}: (M, K) of pixels, of what is latents one each."""
+    return (1, 1) if observations.shape.rank == 2 else self._counts
 
   def _td_targets(self, next_time_steps, latents, views: int):
     """R + D (min_i Q_i - alpha log pi), averaged over views: float32 [B].
@@ -269,14 +281,14 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       `LossInfo`; where the actor or the auxiliary part is not due its losses are zero.
     """
     time_steps, action_steps, next_time_steps = experience
-    images = self._views(time_steps.observation, self._counts[0])
+    views, next_views = self._view_counts(time_steps.observation)
+    images = self._views(time_steps.observation, views)
     with tf.GradientTape(persistent=True) as tape:
       latents = self._encoded(images)
     next_latents, keys = self._next_latents(experience)
-    views, next_views = (1, 1) if images.shape.rank == 2 else self._counts
     first = lambda seen: tf.split(seen, views)[0]
     targets = self._td_targets(next_time_steps, next_latents, next_views)
-    features = self.lower.features
+    features = self.encoder.features
 
     def descend(loss, head, optimizer, lower, lower_optimizer):
       return self._descend(loss, latents, tape, head, optimizer, lower, lower_optimizer)
@@ -286,7 +298,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
         lambda z: self._actor_loss(first(z), time_steps, weights),
         self._actor_network.trainable_variables,
         self._actor_optimizer,
-        self.lower.actor_variables,
+        self.encoder.actor_variables,
         self._actor_lower_optimizer,
       )
       with tf.GradientTape() as alpha_tape:
@@ -301,7 +313,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       lambda z: self._critic_loss(z, action_steps.action, targets, weights, views),
       [variable for network in critics for variable in network.trainable_variables],
       self._critic_optimizer,
-      self.lower.critic_variables,
+      self.encoder.critic_variables,
       self._critic_lower_optimizer,
     ).loss
     is_due = lambda period: tf.equal(self.train_step_counter % period, 0)
@@ -318,7 +330,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
           lambda z: tf_agent.LossInfo(loss(first(z)[:, :features], seen), ()),
           variables,
           self._auxiliary_optimizer,
-          self.lower.critic_variables,
+          self.encoder.critic_variables,
           self._auxiliary_lower_optimizer,
         ).loss
       ),

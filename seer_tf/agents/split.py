@@ -1,11 +1,11 @@
-"""What every agent of this project shares: one lower encoder, heads above it, and the switch.
+"""What every agent of this project shares: an encoder with a cut, heads above it, and the switch.
 
-A split agent is a TF-Agents agent whose networks see latents. Its losses are written once, over
-latents; whether these come out of the lower encoder inside the gradient tape or out of replay is
-decided by `latents` alone, from the shape of what it is given.
+A split agent is a TF-Agents agent whose networks see the encoder's latents. Its losses are written
+once, over those. How much of the encoder is run, and how much of that is learned, is decided by
+`_latents` alone: what the frozen stages put out is computed from pixels or comes out of replay.
 """
 
-from typing import Callable, Optional, Sequence
+from typing import Callable, Optional, Sequence, Tuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
@@ -15,16 +15,20 @@ from tf_agents.trajectories import time_step as ts
 
 from seer_tf.agents import policies
 from seer_tf.freezing import freeze
-from seer_tf.networks import variables
+from seer_tf.networks import encoders, variables
 
 
 class SplitAgent:
-  """Mixed into a `TFAgent` over latents, in front of it; holds the part below the cut.
+  """Mixed into a `TFAgent` over latents, in front of it; holds the encoders.
 
   Attributes:
-    lower: the online lower encoder.
-    target_lower: the target network's.
+    encoder: the online network's.
+    lower: its stages below the cut.
+    upper: its stages above the cut.
+    target_encoder: the target network's.
+    target_lower: its stages below the cut.
     phase: int32 variable, a `freeze.Phase`.
+    frozen_layers: int32 variable, stages that are frozen, from the first on.
     agent_steps: int64 variable, actions taken so far. Whoever collects keeps it; schedules of
       exploration read it.
     has_td_errors: whether an update's `LossInfo.extra` has a `td_error` of each transition, which
@@ -33,30 +37,47 @@ class SplitAgent:
 
   has_td_errors = False
 
-  def _split(self, time_step_spec, lower_fn: Callable[[], tf.keras.Model], augmentation):
-    """Builds both lower encoders; call it before the TF-Agents constructor.
+  def _split(
+    self,
+    time_step_spec,
+    lower_fn: Callable[[], encoders.Encoder],
+    freeze_up_to: Optional[str],
+    augmentation,
+  ):
+    """Builds both encoders; call it before the TF-Agents constructor.
 
     Args:
       time_step_spec: spec of the environment's time steps, with pixels uint8 [H, W, C].
-      lower_fn: builds a lower encoder of the augmented image; called twice (online and target).
+      lower_fn: builds an encoder of the augmented image; called twice (online and target).
+      freeze_up_to: name of the last stage below the cut; None for the encoder's last.
       augmentation: see `augmentation.RandomCrop`.
 
     Returns:
       The spec of time steps with latents float32 [D], for the TF-Agents constructor.
+
+    Raises:
+      ValueError: if the encoder has no stage of that name.
     """
-    self.lower = lower_fn()
-    self.target_lower = lower_fn()
-    variables.copy(self.lower, self.target_lower)
+    self.encoder, self.target_encoder = lower_fn(), lower_fn()
+    self.lower, self.upper = self.encoder.cut(freeze_up_to)
+    self.target_lower, _ = self.target_encoder.cut(freeze_up_to)
+    variables.copy(self.encoder, self.target_encoder)
     self.augmentation = augmentation
     self.phase = tf.Variable(int(freeze.Phase.PIXELS), trainable=False, name='phase')
+    self.frozen_layers = tf.Variable(0, trainable=False, name='frozen_layers')
     self.agent_steps = tf.Variable(0, trainable=False, dtype=tf.int64, name='agent_steps')
     self._pixel_time_step_spec = tensor_spec.from_spec(time_step_spec)
-    latent_spec = tf.TensorSpec([self.lower.latent_size], tf.float32, name='observation')
+    latent_spec = tf.TensorSpec([self.encoder.latent_size], tf.float32, name='observation')
     return self._pixel_time_step_spec._replace(observation=latent_spec)
 
   def _on_pixels(self, head_policy, stored_crops: int = 0):
     return policies.EncodingPolicy(
-      self._pixel_time_step_spec, self.lower, self.augmentation, head_policy, stored_crops
+      self._pixel_time_step_spec,
+      self.lower,
+      self.upper,
+      self.augmentation,
+      head_policy,
+      stored_crops,
     )
 
   @property
@@ -84,7 +105,7 @@ class SplitAgent:
     """What each layer of the lower encoder puts out for the centre of uint8 pixels [B, H, W, C].
 
     Returns:
-      Layer name -> float32 [B, ...].
+      See `encoders.Stages.activations`.
     """
     return self.lower.activations(self.augmentation.centre(pixels))
 
@@ -97,13 +118,27 @@ class SplitAgent:
       return observations
     return tf.concat([self.augmentation.augment(observations) for _ in range(count)], axis=0)
 
+  def _frozen(self, views):
+    """What the frozen stages, which both networks share, make of augmented pixels; no gradient.
+
+    Latents [B, D] of replay are what the frozen stages made.
+    """
+    if views.shape.rank == 2:
+      return views
+    return tf.stop_gradient(self.encoder.encode_frozen(views))
+
   def _encoded(self, views):
-    """Latents [M * B, D] of augmented pixels; what is latents already is left alone."""
-    return views if views.shape.rank == 2 else self.lower(views)
+    """Latents [M * B, D], for the heads, of augmented pixels or of replayed latents."""
+    return encoders.joined(self.encoder.encode_learning(self._frozen(views)))
 
   def _latents(self, observations):
-    """Latents [B, D] of pixels, augmented; what is latents already is left alone."""
+    """Latents [B, D], for the heads, of observations: pixels or replayed latents."""
     return self._encoded(self._views(observations))
+
+  def _learning_stages(self) -> Sequence[Tuple[tf.keras.layers.Layer, tf.keras.layers.Layer]]:
+    """Stages of the encoder that still learn: (online, target) each."""
+    pairs = list(zip(self.encoder.stages, self.target_encoder.stages))
+    return pairs[self.encoder.frozen :]
 
   def _descend(
     self,
@@ -124,7 +159,7 @@ class SplitAgent:
       tape: persistent, has recorded how `latents` came out of the lower encoder.
       head: variables of the loss's own networks.
       head_optimizer: theirs.
-      lower: variables of the lower encoder that this loss trains; none once it is frozen.
+      lower: variables of the encoder that this loss trains; none once all of it is frozen.
       lower_optimizer: theirs.
       clip_norm: largest norm of all these gradients together; longer ones are scaled down to it.
 
@@ -145,9 +180,20 @@ class SplitAgent:
       lower_optimizer.apply_gradients(zip(gradients[len(head) :], lower))
     return loss_info
 
+  def freeze_layers(self, count: int):
+    """Freezes the first `count` stages of both encoders, below the cut, as `freeze` does all.
+
+    Their weights are as `freeze.freeze` leaves them. A train function traced before still trains
+    them: trace a new one. The optimisers' states of all others stay.
+    """
+    for stage, target in list(zip(self.lower.stages, self.target_lower.stages))[:count]:
+      freeze.freeze(stage, target)
+    self.frozen_layers.assign(self.encoder.frozen)
+
   def freeze(self) -> str:
     """Freezes the lower encoders and enters the draining phase; returns the fingerprint."""
     fingerprint = freeze.freeze(self.lower, self.target_lower)
+    self.frozen_layers.assign(self.encoder.frozen)
     self.phase.assign(int(freeze.Phase.DRAINING))
     return fingerprint
 

@@ -14,9 +14,10 @@ class Ledger:
     """Starts at zero.
 
     Args:
-      costs: FLOPs of an action, a stored observation and an update.
+      costs: FLOPs of an action, a stored observation and an update, from here on; a layer that
+        freezes changes them.
     """
-    self._costs = costs
+    self.costs = costs
     self._flops = collections.Counter()
     self._seconds = collections.Counter()
     self._agent_steps = collections.Counter()
@@ -38,7 +39,7 @@ class Ledger:
     yield
     self._update_seconds[phase] += time.perf_counter() - start
     self._updates[phase] += count
-    costs = self._costs
+    costs = self.costs
     self._flops[phase] += count * (
       costs.update_from_latents if from_latents else costs.update_from_pixels
     )
@@ -50,11 +51,11 @@ class Ledger:
   def acted(self, phase: str, encoded: bool, stored: bool):
     """Adds one agent step to `phase`: encoded for acting (not if random), stored as latents."""
     self._agent_steps[phase] += 1
-    self._flops[phase] += encoded * self._costs.act + stored * self._costs.store
+    self._flops[phase] += encoded * self.costs.act + stored * self.costs.store
 
   def converted(self, phase: str, observations: int):
     """Adds observations that were converted to latents to `phase`."""
-    self._flops[phase] += observations * self._costs.convert
+    self._flops[phase] += observations * self.costs.convert
 
   @property
   def flops(self) -> int:

@@ -1,9 +1,14 @@
 """When to freeze. The learner asks its schedule once per agent step, from the first update on.
 
+The answer is a number of layers of the lower encoder, from the first on, that are frozen from then
+on; it never falls. The schedules here freeze all at once, those in `progressive` one after another.
+
 A schedule may look at the encoder: `watch` hands it what it needs, before the first agent step.
 What it knows is plain arrays (`state`, `restore`), so that a checkpoint can hold it.
 """
 
+import sys
+import time
 from typing import Callable, Dict, Mapping, Sequence
 
 import gin
@@ -12,22 +17,32 @@ import numpy as np
 from seer_tf.analysis import similarity
 from seer_tf.freezing import probe as probe_lib
 
+# As a number of frozen layers: every one, however many there are.
+ALL = sys.maxsize
+
 
 class Schedule:
   """What every schedule answers to; one that looks at nothing and never freezes.
 
   Attributes:
-    reason: why it froze, in words; empty before.
+    reason: why it froze what it froze last, in words; empty before.
   """
 
   reason = ''
 
-  def __call__(self, agent_steps: int) -> bool:
-    """Whether the lower encoder is to be frozen once `agent_steps` actions were taken."""
-    return False
+  def __call__(self, agent_steps: int) -> int:
+    """How many layers are to be frozen once `agent_steps` actions were taken."""
+    return 0
 
   def check(self, first_update_at_agent_steps: int, total_agent_steps: int):
     """Raises a `ValueError` if this run does not suit the schedule; called before all else."""
+
+  def check_layers(self, names: Sequence[str]):
+    """Gets to know the lower encoder's layers, first to last; called after `check`.
+
+    Raises:
+      ValueError: if they do not suit the schedule.
+    """
 
   def watch(
     self,
@@ -50,7 +65,7 @@ class Schedule:
     return {}
 
   def restore(self, state: Mapping[str, np.ndarray]):
-    """Goes on from what `state` returned; `check` and `watch` were called before."""
+    """Goes on from what `state` returned; both checks and `watch` were called before."""
 
 
 @gin.configurable
@@ -67,9 +82,9 @@ class AtStart(Schedule):
 
   reason = 'before the first update'
 
-  def __call__(self, agent_steps: int) -> bool:
-    """True."""
-    return True
+  def __call__(self, agent_steps: int) -> int:
+    """All layers."""
+    return ALL
 
 
 @gin.configurable
@@ -80,9 +95,9 @@ class AtStep(Schedule):
     self.freeze_at_agent_steps = freeze_at_agent_steps
     self.reason = 'as configured'
 
-  def __call__(self, agent_steps: int) -> bool:
-    """Whether the lower encoder is to be frozen once `agent_steps` actions were taken."""
-    return agent_steps >= self.freeze_at_agent_steps
+  def __call__(self, agent_steps: int) -> int:
+    """How many layers are to be frozen once `agent_steps` actions were taken."""
+    return ALL if agent_steps >= self.freeze_at_agent_steps else 0
 
   def check(self, first_update_at_agent_steps: int, total_agent_steps: int):
     """Refuses a freeze that this run could never reach, or that would freeze untrained weights.
@@ -148,9 +163,13 @@ class WhenConverged(Schedule):
     )
     for name, value in counts.items():
       if not isinstance(value, int) or value < 1:
-        raise ValueError(f'WhenConverged.{name} is {value!r}; give a whole number, at least 1.')
+        raise ValueError(
+          f'{type(self).__name__}.{name} is {value!r}; give a whole number, at least 1.'
+        )
     if not 0 < threshold <= 1:
-      raise ValueError(f'WhenConverged.threshold is {threshold}; give a value above 0, up to 1.')
+      raise ValueError(
+        f'{type(self).__name__}.threshold is {threshold}; give a value above 0, up to 1.'
+      )
     self._range = (earliest_agent_steps, latest_agent_steps)
     self._threshold = threshold
     self._patience = patience
@@ -161,7 +180,7 @@ class WhenConverged(Schedule):
     self._record = None
     self._first_update = 0
     self._next_look = 0
-    self._in_a_row = 0
+    self._in_a_row: Dict[str, int] = {}  # comparisons, of each of the encoder's outputs
     self._previous: Dict[str, np.ndarray] = {}
     self.reason = ''
 
@@ -174,18 +193,18 @@ class WhenConverged(Schedule):
     earliest, latest = self._range
     if not first_update_at_agent_steps < earliest <= latest < total_agent_steps:
       raise ValueError(
-        f'WhenConverged may freeze from agent step {earliest} to {latest}, but both must lie '
-        f'after the first update (agent step {first_update_at_agent_steps}) and before the end of '
-        f'the run (agent step {total_agent_steps}), and in this order: change '
+        f'{type(self).__name__} may freeze from agent step {earliest} to {latest}, but both must '
+        f'lie after the first update (agent step {first_update_at_agent_steps}) and before the end '
+        f'of the run (agent step {total_agent_steps}), and in this order: change '
         f'earliest_agent_steps, latest_agent_steps or the length of the run.'
       )
     begin = max(first_update_at_agent_steps, self._probe_sizes[0])
     needed = begin + self._patience * self._period
     if latest < needed:
       raise ValueError(
-        f'WhenConverged.latest_agent_steps is {latest}, too early to see convergence: {begin} '
-        f'agent steps before the first look and {self._patience} periods of {self._period} make '
-        f'{needed}. Give at least that, or a smaller patience, period or probe.'
+        f'{type(self).__name__}.latest_agent_steps is {latest}, too early to see convergence: '
+        f'{begin} agent steps before the first look and {self._patience} periods of {self._period} '
+        f'make {needed}. Give at least that, or a smaller patience, period or probe.'
       )
     self._first_update = first_update_at_agent_steps
 
@@ -197,52 +216,70 @@ class WhenConverged(Schedule):
     self._record = record
     return (self._probe,)
 
-  def __call__(self, agent_steps: int) -> bool:
-    """Whether the lower encoder is to be frozen; looks at it where a period is over."""
+  def __call__(self, agent_steps: int) -> int:
+    """How many layers are to be frozen; looks at the encoder where a period is over."""
     earliest, latest = self._range
     if agent_steps >= self._next_look and self._probe.is_full:
       self._look(agent_steps)
-    if agent_steps >= earliest and self._in_a_row >= self._patience:
-      self.reason = (
-        f'converged: each layer at least {self._threshold:g} similar to itself '
-        f'{self._period} agent steps before, {self._in_a_row} times in a row'
-      )
-      return True
     if agent_steps >= latest:
+      return self._frozen_at_the_latest()
+    return self._frozen_so_far() if agent_steps >= earliest else 0
+
+  def _frozen_so_far(self) -> int:
+    """Layers to freeze between the earliest and the latest step: all, if all have converged."""
+    times = min(self._in_a_row.values(), default=0)
+    if times < self._patience:
+      return 0
+    self.reason = (
+      f'converged: each layer at least {self._threshold:g} similar to itself '
+      f'{self._period} agent steps before, {times} times in a row'
+    )
+    return ALL
+
+  def _frozen_at_the_latest(self) -> int:
+    """All layers, whether they have converged or not."""
+    if self._frozen_so_far() < ALL:
       self.reason = (
-        f'it has NOT converged, but this is WhenConverged.latest_agent_steps: {self._in_a_row} '
-        f'comparisons in a row reached {self._threshold:g}, not {self._patience}'
+        f'it has NOT converged, but this is {type(self).__name__}.latest_agent_steps: '
+        f'{min(self._in_a_row.values(), default=0)} comparisons in a row reached '
+        f'{self._threshold:g}, not {self._patience}'
       )
-      return True
-    return False
+    return ALL
 
   def _look(self, agent_steps: int):
     """Compares each layer with itself a period ago."""
+    start = time.perf_counter()
     self._next_look = agent_steps + self._period
     now = self._probe.measure()
     if self._previous:
       similarities = {
         name: self._similarity_fn(self._previous[name], output) for name, output in now.items()
       }
-      converged = min(similarities.values()) >= self._threshold
-      self._in_a_row = self._in_a_row + 1 if converged else 0
-      self._record(agent_steps, {**similarities, 'converged_in_a_row': self._in_a_row})
+      self._in_a_row = {
+        name: self._in_a_row.get(name, 0) + 1 if value >= self._threshold else 0
+        for name, value in similarities.items()
+      }
+      figures = dict(
+        converged_in_a_row=min(self._in_a_row.values()), seconds=time.perf_counter() - start
+      )
+      self._record(agent_steps, {**similarities, **figures})
     self._previous = now
 
   def state(self) -> Dict[str, np.ndarray]:
-    """The probe batch, the activations of the last look, and where the count stands."""
+    """The probe batch, the activations of the last look, and where the counts stand."""
     return {
       'next_look': np.asarray(self._next_look, np.int64),
-      'in_a_row': np.asarray(self._in_a_row, np.int64),
+      **{f'in_a_row/{name}': np.asarray(n, np.int64) for name, n in self._in_a_row.items()},
       **{f'probe/{name}': value for name, value in self._probe.state().items()},
       **{f'previous/{name}': value for name, value in self._previous.items()},
     }
 
   def restore(self, state: Mapping[str, np.ndarray]):
-    """Goes on from what `state` returned; `check` and `watch` were called before."""
+    """Goes on from what `state` returned; both checks and `watch` were called before."""
     below = lambda prefix: {
       name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)
     }
-    self._next_look, self._in_a_row = int(state['next_look']), int(state['in_a_row'])
+    self._next_look = int(state['next_look'])
+    self._in_a_row = {name: int(count) for name, count in below('in_a_row/').items()}
     self._probe.restore(below('probe/'))
     self._previous = below('previous/')

@@ -1,10 +1,12 @@
-"""Lower encoders: the part of a network below the cut, from pixels to one flat latent vector.
+"""Encoders: named stages from pixels to one latent, which can be cut between any two.
 
-A lower encoder is the only thing that the freeze switch freezes, and the only thing whose output
-replay stores. Everything above it (layer norms, critics, actor) is a head and lives in `heads.py`.
+What is below the cut is the lower encoder: the only thing that the freeze switch freezes, and the
+only thing whose output replay stores. What is above it goes on learning, from replayed latents.
+Everything above the encoder (layer norms, critics, actor) is a head and lives in `heads.py`.
 """
 
-from typing import Dict, List, Sequence, Tuple
+import itertools
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import gin
 import tensorflow as tf
@@ -29,57 +31,244 @@ class DeltaOrthogonal(tf.keras.initializers.Initializer):
     return tf.pad(centre[tf.newaxis, tf.newaxis], padding)
 
 
-def chain(layers: Sequence[tf.keras.layers.Layer], pixels) -> List[tf.Tensor]:
-  """Outputs of layers that run one after another on uint8 pixels [B, h, w, C], scaled to [0, 1]."""
-  outputs = [tf.cast(pixels, tf.float32) * (1.0 / 255.0)]
-  for layer in layers:
-    outputs.append(layer(outputs[-1]))
-  return outputs[1:]
+class Halves(NamedTuple):
+  """What SAC's heads see: float32 [B, features] each."""
+
+  critic: tf.Tensor
+  actor: tf.Tensor
+
+
+class Projections(tf.keras.layers.Layer):
+  """Two dense projections of the flattened convolutions, one for the critic and one for the actor.
+
+  The actor's reads the convolutions through a `stop_gradient`, so that only the critic's loss ever
+  reaches them, whatever is computed above.
+  """
+
+  def __init__(self, features: int, name: str = 'dense'):
+    """Projects to `features` each."""
+    super().__init__(name=name)
+    dense = lambda name: tf.keras.layers.Dense(
+      features, kernel_initializer=tf.keras.initializers.Orthogonal(), name=name
+    )
+    self.critic_projection = dense('critic_projection')
+    self.actor_projection = dense('actor_projection')
+
+  @property
+  def parts(self) -> Sequence[tf.keras.layers.Layer]:
+    """See `parts`."""
+    return self.critic_projection, self.actor_projection
+
+  def call(self, hidden) -> Halves:
+    """`Halves` of the last convolution's output [B, h, w, C]."""
+    flat = joined(hidden)
+    return Halves(self.critic_projection(flat), self.actor_projection(tf.stop_gradient(flat)))
+
+
+def parts(stage: tf.keras.layers.Layer) -> Sequence[tf.keras.layers.Layer]:
+  """The layers that a stage is made of, in the order in which they run; a plain layer is one."""
+  return getattr(stage, 'parts', (stage,))
+
+
+def joined(output):
+  """What a stage puts out, [B, ...] or `Halves`, as flat vectors [B, D]."""
+  flat = [tf.reshape(part, [-1, part.shape[1:].num_elements()]) for part in tf.nest.flatten(output)]
+  return flat[0] if len(flat) == 1 else tf.concat(flat, axis=-1)
+
+
+class Stages(tf.keras.Model):
+  """Stages that run one after another, on pixels or on the latents of the stages below them.
+
+  Attributes:
+    stages: layers, first to last.
+    shapes: of what goes into each of them, and last of what comes out of the top; without batch.
+    latent_size: D, numbers in what comes out of the top.
+  """
+
+  def __init__(
+    self, stages: Sequence[tf.keras.layers.Layer], shapes: Sequence[Tuple[int, ...]], name: str
+  ):
+    """Runs stages that are built."""
+    super().__init__(name=name)
+    self.stages = list(stages)
+    self.shapes = tuple(tuple(shape) for shape in shapes)
+    self.latent_size = tf.TensorShape(self.shapes[-1]).num_elements()
+
+  @property
+  def frozen(self) -> int:
+    """Stages, from the first on, that learn no more."""
+    return len(list(itertools.takewhile(lambda stage: not stage.trainable, self.stages)))
+
+  def call(self, inputs):
+    """Latents float32 [B, D] of uint8 pixels [B, h, w, C], or of latents from below [B, D']."""
+    return joined(self._outputs(inputs, 0, len(self.stages))[-1])
+
+  def encode_frozen(self, pixels):
+    """What the frozen stages make of uint8 pixels [B, h, w, C], flat, as replay would store it.
+
+    Returns:
+      float32 [B, D']; where no stage is frozen, the pixels.
+    """
+    return joined(self._outputs(pixels, 0, self.frozen)[-1])
+
+  def encode_learning(self, hidden):
+    """What the stages that still learn make of `encode_frozen`'s output [B, D'].
+
+    Returns:
+      [B, ...] or `Halves`, as the last stage puts it out; where none learns, what went in.
+    """
+    return self._outputs(hidden, self.frozen, len(self.stages))[-1]
+
+  def activations(self, pixels) -> Dict[str, tf.Tensor]:
+    """What each stage puts out for uint8 pixels [B, h, w, C].
+
+    Returns:
+      Stage name, and for projections 'stage/critic' and 'stage/actor' -> float32 [B, ...].
+    """
+    named = {}
+    for stage, output in zip(self.stages, self._outputs(pixels, 0, len(self.stages))[1:]):
+      if isinstance(output, Halves):
+        named.update({f'{stage.name}/{half}': x for half, x in output._asdict().items()})
+      else:
+        named[stage.name] = output
+    return named
+
+  def _outputs(self, inputs, first: int, last: int) -> List:
+    """What goes into stage `first`, and what each stage from it to before `last` puts out."""
+    scaled = tf.image.convert_image_dtype(inputs, tf.float32)  # bytes to [0, 1]; floats stay
+    outputs = [tf.reshape(scaled, [-1, *self.shapes[first]])]
+    for stage in self.stages[first:last]:
+      outputs.append(stage(outputs[-1]))
+    return outputs
+
+
+class Encoder(Stages):
+  """An encoder of images. Online and target networks have one each.
+
+  Attributes:
+    image_shape: height, width and channels of the (cropped, stacked) image.
+    features: width of each of the two projections, None where there are none.
+  """
+
+  def __init__(
+    self,
+    image_shape: Tuple[int, int, int],
+    convolutions: Sequence[tf.keras.layers.Layer],
+    features: Optional[int] = None,
+    name: str = 'encoder',
+  ):
+    """Builds the stages' variables.
+
+    Args:
+      image_shape: height, width and channels of the image.
+      convolutions: layers, each with a name of its own.
+      features: width of the projections that SAC's critic and actor have above the convolutions;
+        None for none, as the DQN family has it.
+      name: Keras name; online and target copies carry the same.
+
+    Raises:
+      ValueError: when there are no convolutions, or one would have nothing left to look at.
+    """
+    if not convolutions:
+      raise ValueError(f'{type(self).__name__} has no convolutions: give at least one.')
+    side, smallest = min(image_shape[:2]), _smallest_side(convolutions)
+    if side < smallest:
+      raise ValueError(
+        f'image size {side} is too small for the convolutions of {type(self).__name__}: they need '
+        f'at least {smallest} pixels. Render and crop larger images, or bind fewer convolutions or '
+        f'another encoder.'
+      )
+    stages = [*convolutions, *([] if features is None else [Projections(features)])]
+    output, shapes = tf.zeros([1, *image_shape]), [image_shape]
+    for stage in stages:
+      output = stage(output)
+      shapes.append((joined(output).shape[1],) if isinstance(output, Halves) else output.shape[1:])
+    super().__init__(stages, shapes, name)
+    self.image_shape = tuple(image_shape)
+    self.features = features
+
+  @property
+  def convolutions(self) -> Sequence[tf.keras.layers.Layer]:
+    """The stages but for the projections."""
+    return self.stages[: len(self.stages) - (self.features is not None)]
+
+  @property
+  def actor_variables(self) -> Sequence[tf.Variable]:
+    """Trainable variables that the actor's loss reaches: its projection."""
+    return self.stages[-1].actor_projection.trainable_variables
+
+  @property
+  def critic_variables(self) -> Sequence[tf.Variable]:
+    """Trainable variables that the critic's loss reaches: convolutions and critic projection."""
+    layers = [*self.convolutions, self.stages[-1].critic_projection]
+    return [variable for layer in layers for variable in layer.trainable_variables]
+
+  def halves(self, hidden) -> Halves:
+    """The latents that `encode_learning` makes, the critic's and the actor's."""
+    output = self.encode_learning(hidden)
+    return output if isinstance(output, Halves) else Halves(*tf.split(output, 2, axis=-1))
+
+  def cut(self, freeze_up_to: Optional[str] = None) -> Tuple[Stages, Stages]:
+    """This encoder's own stages, in two: up to one of them, and above it.
+
+    Args:
+      freeze_up_to: name of the last stage below the cut; None for the last of all.
+
+    Raises:
+      ValueError: if no stage has that name.
+    """
+    names = [stage.name for stage in self.stages]
+    if freeze_up_to is None:
+      freeze_up_to = names[-1]
+    if freeze_up_to not in names:
+      raise ValueError(
+        f'freeze_up_to is {freeze_up_to!r}, but {type(self).__name__} can be cut only above '
+        f'{", ".join(names)}: name one of these layers. Heads are above the last and always learn.'
+      )
+    count = names.index(freeze_up_to) + 1
+    return (
+      Stages(self.stages[:count], self.shapes[: count + 1], 'lower'),
+      Stages(self.stages[count:], self.shapes[count:], 'upper'),
+    )
+
+
+def _smallest_side(stages: Sequence[tf.keras.layers.Layer]) -> int:
+  """The least side of an image of which these stages leave a pixel."""
+  side = 1
+  for layer in reversed([part for stage in stages for part in parts(stage)]):
+    valid = getattr(layer, 'padding', 'valid') == 'valid'
+    kernel = getattr(layer, 'kernel_size', (1,))[0] if valid else 1
+    side = (side - 1) * getattr(layer, 'strides', (1,))[0] + kernel
+  return side
 
 
 @gin.configurable
-class ControlEncoder(tf.keras.Model):
-  """The encoder of the published control agents, with both of its projections.
+class ControlEncoder(Encoder):
+  """The encoder of the published control agents.
 
-  Convolutions 3x3 without padding (the first with stride 2, the others with stride 1) are shared.
-  Two dense projections of their flattened output follow, one for the critic and one for the actor;
-  the latent is `critic | actor`. The actor's projection reads the convolutions through a
-  `stop_gradient`, so that only the critic's loss ever reaches them, whatever is computed above.
-
-  With the defaults an 84x84 image gives 41, 39, 37 and 35 wide feature maps and 2 x 50 latents.
+  Convolutions 3x3 without padding, the first with stride 2, the others with stride 1. With the
+  defaults an 84x84 image gives 41, 39, 37 and 35 wide feature maps and 2 x 50 latents.
   """
 
   def __init__(
     self,
     image_shape: Tuple[int, int, int],
     filters: Sequence[int] = (32, 32, 32, 32),
-    features: int = 50,
-    name: str = 'lower',
+    features: Optional[int] = 50,
+    name: str = 'encoder',
   ):
     """Builds the encoder's variables.
 
     Args:
-      image_shape: height, width and channels of the (cropped, stacked) image.
+      image_shape: see `Encoder`.
       filters: filters of each convolution.
-      features: width of each of the two projections.
-      name: Keras name; online and target copies carry the same.
+      features: see `Encoder`.
+      name: see `Encoder`.
 
     Raises:
       ValueError: when a convolution would have nothing left to look at.
     """
-    super().__init__(name=name)
-    self.image_shape = tuple(image_shape)
-    self.features = features
-    self.latent_size = 2 * features
-    side = min(image_shape[:2])
-    smallest = 4 * len(filters) - 1
-    if side < smallest:
-      raise ValueError(
-        f'image size {side} is too small for {len(filters)} convolutions of 3x3, the first with '
-        f'stride 2: they need at least {smallest} pixels. Render and crop larger images, or bind '
-        f'fewer ControlEncoder.filters.'
-      )
-    self.convolutions = [
+    convolutions = [
       tf.keras.layers.Conv2D(
         count,
         3,
@@ -90,46 +279,4 @@ class ControlEncoder(tf.keras.Model):
       )
       for i, count in enumerate(filters)
     ]
-    self._flatten = tf.keras.layers.Flatten()
-    dense = lambda name: tf.keras.layers.Dense(
-      features, kernel_initializer=tf.keras.initializers.Orthogonal(), name=name
-    )
-    self.critic_projection = dense('critic_projection')
-    self.actor_projection = dense('actor_projection')
-    self(tf.zeros([1, *image_shape], tf.uint8))
-
-  @property
-  def critic_variables(self):
-    """Trainable variables that the critic's loss reaches: convolutions and critic projection."""
-    layers = [*self.convolutions, self.critic_projection]
-    return [variable for layer in layers for variable in layer.trainable_variables]
-
-  @property
-  def actor_variables(self):
-    """Trainable variables that the actor's loss reaches: its projection."""
-    return self.actor_projection.trainable_variables
-
-  def convolve(self, pixels):
-    """Flattened convolution features, float32 [B, F], of uint8 pixels [B, h, w, C]."""
-    return self._flatten(chain(self.convolutions, pixels)[-1])
-
-  def activations(self, pixels) -> Dict[str, tf.Tensor]:
-    """What each layer puts out for uint8 pixels [B, h, w, C]: float32 [B, ...] by layer name."""
-    outputs = chain(self.convolutions, pixels)
-    hidden = self._flatten(outputs[-1])
-    layers = [*self.convolutions, self.critic_projection, self.actor_projection]
-    outputs += [self.critic_latents(hidden), self.actor_latents(hidden)]
-    return {layer.name: output for layer, output in zip(layers, outputs)}
-
-  def critic_latents(self, hidden):
-    """The critic's half of the latent, float32 [B, features], of `convolve`'s output."""
-    return self.critic_projection(hidden)
-
-  def actor_latents(self, hidden):
-    """The actor's half of the latent, float32 [B, features], of `convolve`'s output."""
-    return self.actor_projection(tf.stop_gradient(hidden))
-
-  def call(self, pixels):
-    """Latents float32 [B, 2 * features], `critic | actor`, of uint8 pixels [B, h, w, C]."""
-    hidden = self.convolve(pixels)
-    return tf.concat([self.critic_latents(hidden), self.actor_latents(hidden)], axis=-1)
+    super().__init__(image_shape, convolutions, features, name)

@@ -20,10 +20,11 @@ from seer_tf.agents import (  # noqa: F401 - gin knows what is imported
   sac,
 )
 from seer_tf.environments import dm_control
-from seer_tf.freezing import schedule
+from seer_tf.freezing import progressive, schedule  # noqa: F401
 from seer_tf.networks import (
   atari_encoders,  # noqa: F401
   encoders,
+  residual_encoders,  # noqa: F401
   transfer,
   variables,
 )
@@ -43,11 +44,15 @@ class Experiment:
   Attributes:
     environment_fn: (seed=) -> `PyEnvironment` with pixels uint8 [H, W, C], for training.
     evaluation_environment_fn: the same for evaluation; None: `environment_fn`, called once more.
-    agent_fn: (time_step_spec, action_spec, lower_fn=, augmentation=, train_step_counter=) -> a
-      TF-Agents agent with the split of `agents.split`.
-    lower_fn: (image_shape) -> lower encoder.
+    agent_fn: (time_step_spec, action_spec, lower_fn=, augmentation=, freeze_up_to=,
+      train_step_counter=) -> a TF-Agents agent with the split of `agents.split`.
+    lower_fn: (image_shape) -> `encoders.Encoder`.
+    freeze_up_to: name of its last layer that freezes, and whose output is stored; those above go on
+      learning. None for the encoder's last, as published.
     augmentation_fn: () -> augmentation of images.
     schedule_fn: () -> when to freeze.
+    store_latents: whether replay is converted once all layers below the cut are frozen. If not, it
+      keeps pixels, and each update encodes what it samples: compute is saved, memory is not.
     codec_fn: (latent_shape) -> how latents are stored.
     transfer_from: root_dir of another run, whose lower encoder this one starts with; None: anew.
     total_agent_steps: length of the run.
@@ -71,8 +76,10 @@ class Experiment:
   evaluation_environment_fn: Optional[Callable[..., py_environment.PyEnvironment]] = None
   agent_fn: Callable = sac.SeerSacAgent
   lower_fn: Callable = encoders.ControlEncoder
+  freeze_up_to: Optional[str] = None
   augmentation_fn: Callable = augmentation.RandomCrop
   schedule_fn: Callable = schedule.AtStep
+  store_latents: bool = True
   codec_fn: Callable[..., codecs.Codec] = codecs.Uint8
   transfer_from: Optional[str] = None
   total_agent_steps: int = gin.REQUIRED
@@ -102,7 +109,7 @@ class Experiment:
     return after if from_latents and after is not None else self.updates_per_agent_step
 
   def lower_builder(self, environment):
-    """Returns a builder, without arguments, of lower encoders for this environment's images."""
+    """Returns a builder, without arguments, of encoders for this environment's images."""
     image_shape = self.augmentation_fn().output_shape(environment.observation_spec().shape)
     return functools.partial(self.lower_fn, image_shape)
 
@@ -114,6 +121,7 @@ class Experiment:
       action_spec,
       lower_fn=self.lower_builder(environment),
       augmentation=self.augmentation_fn(),
+      freeze_up_to=self.freeze_up_to,
       train_step_counter=updates,
     )
     if self.transfer_from is not None:
@@ -125,12 +133,13 @@ class Experiment:
     """What replay holds for `environment`; renders nothing and needs no agent."""
     height, width, channels = environment.observation_spec().shape
     action_spec = environment.action_spec()
+    lower, _ = self.lower_builder(environment)().cut(self.freeze_up_to)
     config = tables.ReplayConfig(
       frame_shape=(height, width, channels // environment.frame_stack),
       frame_stack=environment.frame_stack,
       action_shape=tuple(action_spec.shape),
       action_dtype=action_spec.dtype.name,
-      latent_size=self.lower_builder(environment)().latent_size,
+      latent_size=lower.latent_size,
     )
     return dataclasses.replace(config, latents_dtype=self.codec(config).stored_spec.dtype.name)
 

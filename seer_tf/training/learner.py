@@ -5,7 +5,6 @@ Datasets yield a batch and how it was drawn, which decides its weights: see `rep
 
 import tensorflow as tf
 from tf_agents.train import learner
-from tf_agents.utils import common
 
 
 class Learner(learner.Learner):
@@ -19,6 +18,7 @@ class Learner(learner.Learner):
   def __init__(self, *args, replay, **kwargs):
     """As TF-Agents' learner; `replay` is `priorities.UniformReplay` or `PrioritisedReplay`."""
     self._replay = replay
+    self.retrace()
     super().__init__(*args, **kwargs)
 
   def single_train_step(self, iterator):
@@ -48,8 +48,11 @@ class Learner(learner.Learner):
       loss_info = self._train_once(iterator)
     return loss_info
 
-  @common.function(autograph=True)
-  def _train_once(self, iterator):
+  def retrace(self):
+    """Traces a new train function at the next update: a layer may learn no more."""
+    self._train_once = tf.function(self._update)
+
+  def _update(self, iterator):
     loss_info = self.single_train_step(iterator)
     return tf.nest.map_structure(self._reduced, loss_info)
 

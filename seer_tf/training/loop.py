@@ -1,6 +1,6 @@
 """The life of a run in one process: pixels, the switch, latents.
 
-pixels     act, write pixels, learn from sampled pixels
+pixels     act, write pixels, learn from sampled pixels; layers may freeze one after another
 draining   freeze the lower encoder; every pixel row in replay becomes a latent row, once
 latents    act and encode, write latents, learn from sampled latents
 """
@@ -18,6 +18,7 @@ from tf_agents.policies import py_tf_eager_policy, random_py_policy
 from tf_agents.train import learner as tf_agents_learner
 from tf_agents.train import triggers
 
+from seer_tf.costs import flops
 from seer_tf.costs import ledger as ledger_lib
 from seer_tf.freezing import freeze
 from seer_tf.replay import capacity as capacity_lib
@@ -68,13 +69,12 @@ class Run:
     self._codec = experiment.codec(self.replay_config)
     self._schedule = experiment.schedule_fn()
     self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
+    self._schedule.check_layers(self._layers)
     self._check_first_sample()
     self._check_draws()
     self._capacity = capacity_lib.Capacity()
     self._capacity.check(self.replay_config, experiment.batch_size)
-    self._ledger = ledger_lib.Ledger(
-      self.agent.costs(experiment.batch_size, self.replay_config.stored_crops)
-    )
+    self._ledger = ledger_lib.Ledger(self._costs)
     self._reports: Dict[str, replay_server.Report] = {}  # at the end of a phase
     self._warnings: List[str] = []
     self._fingerprint = ''
@@ -164,7 +164,7 @@ class Run:
 
     self._learner = self._make_learner()
     self._collector.act_with(_eager(agent.collect_policy), observers)
-    self._advance(self._schedule)
+    self._advance(self._freeze_due)
     pixels.close()
     self._evaluate()
     self._measure()
@@ -190,6 +190,15 @@ class Run:
   @property
   def _is_over(self) -> bool:
     return self._collector.agent_steps >= self._experiment.total_agent_steps
+
+  @property
+  def _layers(self) -> Sequence[str]:
+    """Names of the layers below the cut, first to last."""
+    return [stage.name for stage in self.agent.lower.stages]
+
+  @property
+  def _costs(self) -> flops.Costs:
+    return self.agent.costs(self._experiment.batch_size, self.replay_config.stored_crops)
 
   @property
   def _phase(self) -> str:
@@ -221,6 +230,26 @@ class Run:
       if collector.agent_steps % experiment.evaluation_period == 0:
         self._evaluate()
 
+  def _freeze_due(self, agent_steps: int) -> bool:
+    """Whether replay is to be converted; freezes layers that are due before that."""
+    layers, frozen = self._layers, self.agent.encoder.frozen
+    if frozen == len(layers):
+      return False  # and none is ever to be stored
+    due = min(self._schedule(agent_steps), len(layers))
+    if self._experiment.store_latents and due == len(layers):
+      return True
+    if due > frozen:
+      self.agent.freeze_layers(due)
+      self._learner.retrace()
+      self._ledger.costs = self._costs
+      self._say_frozen(', '.join(layers[frozen:due]))
+    return False
+
+  def _say_frozen(self, what: str):
+    self._progress.say(
+      f'freezing {what} at agent step {self._collector.agent_steps:,}: {self._schedule.reason}'
+    )
+
   def _switch(self, written: int, latents: writers.RowWriter):
     """Freezes the lower encoder and turns the rows of pixels that replay holds into latents.
 
@@ -235,10 +264,7 @@ class Run:
       self._fingerprint = freeze.of_latents(fingerprint, self._codec.digest)
       self._publish()
       logging.info('Lower encoder frozen, fingerprint %s.', self._fingerprint[:12])
-      self._progress.say(
-        f'freezing the encoder at agent step {self._collector.agent_steps:,}: '
-        f'{self._schedule.reason}'
-      )
+      self._say_frozen('the encoder')
       # The server evicts no more pixels once it has seen the phase.
       seen = self._next_report(lambda report: report.phase == self.agent.phase)
       rows = drain.drain(
@@ -379,6 +405,7 @@ class Run:
       ms_per_update=figures['ms_per_update'],
       waiting_percent=figures['waiting_percent'],
       collected_return=self._collector.last_return,
+      frozen_layers=self.agent.encoder.frozen,
     )
     self._records.by_agent_steps('Costs', clocks.agent_steps, costs)
     replay = dict(

@@ -169,7 +169,9 @@ def expected_losses(agent, batch, double, dueling, categorical):
 
 @functools.cache
 def recording_agent(*variant):
-  return make_agent(*variant, sigma=0.5, head=RecordingHead)
+  agent = make_agent(*variant, sigma=0.5, head=RecordingHead)
+  agent.freeze()  # so that it takes latents
+  return agent
 
 
 @hypothesis.given(st.sampled_from(VARIANTS), st.integers(0, 2**31), st.booleans())
@@ -211,6 +213,7 @@ def test_double_argmax_is_the_online_networks():
   """The online head prefers action 2 and the target 0; each values its own choice most."""
   for double, expected in ((True, 1.0), (False, 3.0)):
     agent = make_agent(double, dueling=False, noisy=False, categorical=False)
+    agent.freeze()
     size = agent.lower.latent_size
     for network, bias in ((agent._q_network, [0, 0, 9]), (agent._target_q_network, [3, 2, 1])):
       for variable in network.variables:

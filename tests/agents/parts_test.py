@@ -108,16 +108,16 @@ def test_through_the_freeze(name):
   'name, online, target', [('rad', 2, 1), ('curl', 2, 2), ('drq', 5, 2), ('sac_ae', 2, 1)]
 )
 def test_passes_of_the_convolutions(name, online, target, monkeypatch):
-  """Images that each network's convolutions see in an update, in batches."""
+  """Images that each network's learning stages see in an update, in batches."""
   agent, rng = tiny_sac.make_agent(**AGENTS[name]), np.random.default_rng(0)
-  seen = {agent.lower: 0, agent.target_lower: 0}
-  for lower, convolve in [(lower, lower.convolve) for lower in seen]:
+  seen = {agent.encoder: 0, agent.target_encoder: 0}
+  for encoder, encode in [(encoder, encoder.encode_learning) for encoder in seen]:
 
-    def counted(pixels, lower=lower, convolve=convolve):
-      seen[lower] += pixels.shape[0]
-      return convolve(pixels)
+    def counted(hidden, encoder=encoder, encode=encode):
+      seen[encoder] += hidden.shape[0]
+      return encode(hidden)
 
-    monkeypatch.setattr(lower, 'convolve', counted)
+    monkeypatch.setattr(encoder, 'encode_learning', counted)
   agent._train(tiny_sac.random_transition(rng))
   batches = [images / tiny_sac.BATCH for images in seen.values()]
   assert batches == [online, target]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from seer_tf.agents import auxiliary, reconstruction
-from seer_tf.networks import encoders
+from seer_tf.networks import encoders, residual_encoders
 
 
 def seen(images):
@@ -68,7 +68,7 @@ def test_reconstructs_a_tiny_set():
   @tf.function
   def update():
     with tf.GradientTape() as tape:
-      loss = part.loss(lower.critic_latents(lower.convolve(images)), seen(images))
+      loss = part.loss(lower.halves(lower.encode_frozen(images)).critic, seen(images))
     optimizer.apply_gradients(zip(tape.gradient(loss, learned), learned))
 
   def error():
@@ -91,7 +91,6 @@ def test_bad_numbers(numbers):
 
 
 def test_layers_that_cannot_be_mirrored():
-  lower = encoders.ControlEncoder((15, 15, 3), filters=(4,), features=5)
-  lower.convolutions = [*lower.convolutions, tf.keras.layers.MaxPool2D(name='pool')]
-  with pytest.raises(ValueError, match='which pool of the encoder is not'):
-    reconstruction.Reconstruction(lower)
+  encoder = residual_encoders.ImpalaEncoder((15, 15, 3), filters=(4,), features=5)
+  with pytest.raises(ValueError, match='which stage1 of the encoder is not'):
+    reconstruction.Reconstruction(encoder)

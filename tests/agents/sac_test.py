@@ -6,9 +6,7 @@ import tensorflow as tf
 from tf_agents.policies import policy_saver
 from tf_agents.trajectories import time_step as ts
 
-from seer_tf.agents import augmentation
 from seer_tf.freezing import freeze
-from seer_tf.networks import encoders
 from tests.agents import tiny_sac
 
 
@@ -57,13 +55,17 @@ def test_trainable_variables_and_flops_fall_by_hand(frozen):
   )
   # Two convolutions and two projections, kernel and bias each.
   assert count(fresh) - count(agent) == 8
-  costs = agent.costs(batch_size=tiny_sac.BATCH, stored_crops=4)
+  costs = fresh.costs(batch_size=tiny_sac.BATCH, stored_crops=4)
   conv1, conv2 = 7 * 7 * 8 * 27, 5 * 5 * 8 * 72
   projection = 5 * 5 * 8 * 10
   below = 5 * (conv1 + conv2) - conv1 + 6 * projection + projection / 2
   fall = costs.update_from_pixels - costs.update_from_latents
   assert fall == 2 * tiny_sac.BATCH * below
-  assert costs == fresh.costs(batch_size=tiny_sac.BATCH, stored_crops=4)
+  encode = conv1 + conv2 + 2 * projection
+  # From pixels the frozen agent would still have to encode.
+  now = agent.costs(batch_size=tiny_sac.BATCH, stored_crops=4)
+  assert now.update_from_pixels == costs.update_from_latents + 2 * tiny_sac.BATCH * 2 * encode
+  assert now._replace(update_from_pixels=costs.update_from_pixels) == costs
 
 
 def test_cadence_and_what_each_update_moves():
@@ -112,20 +114,15 @@ def test_critic_loss_against_numpy():
 
 def test_next_latents_take_each_half_from_its_network():
   agent, rng = tiny_sac.make_agent(), np.random.default_rng(0)
-  for variable in agent.target_lower.variables:
+  for variable in agent.target_encoder.variables:
     variable.assign_add(tf.random.normal(variable.shape))
-  agent.augmentation = augmentation.RandomCrop(tiny_sac.SIZE)  # the whole image: no randomness left
+  agent.augmentation.augment = agent.augmentation.centre  # no randomness left
   batch = tiny_sac.random_transition(rng)
-  pixels = batch.next_time_step.observation
-  whole = encoders.ControlEncoder((tiny_sac.SIZE, tiny_sac.SIZE, 3), filters=(8, 8), features=10)
-  agent.lower, agent.target_lower = (
-    whole,
-    encoders.ControlEncoder((tiny_sac.SIZE, tiny_sac.SIZE, 3), filters=(8, 8), features=10),
-  )
+  pixels = agent.augmentation.centre(batch.next_time_step.observation)
   halves, keys = agent._next_latents(batch)
   assert not keys
-  np.testing.assert_allclose(halves[:, :10], agent.target_lower(pixels)[:, :10], rtol=1e-5)
-  np.testing.assert_allclose(halves[:, 10:], agent.lower(pixels)[:, 10:], rtol=1e-5)
+  np.testing.assert_allclose(halves[:, :10], agent.target_encoder(pixels)[:, :10], rtol=1e-5)
+  np.testing.assert_allclose(halves[:, 10:], agent.encoder(pixels)[:, 10:], rtol=1e-5)
 
 
 def test_storing_policy_encodes_the_centre_for_acting_and_crops_for_replay():

@@ -65,8 +65,8 @@ def random_transition(rng, latent_size=None):
 def networks(agent):
   """The agent's networks, online and target ones."""
   return {
-    'lower': agent.lower,
-    'target lower': agent.target_lower,
+    'lower': agent.encoder,
+    'target lower': agent.target_encoder,
     'critic 1': agent._critic_network_1,
     'critic 2': agent._critic_network_2,
     'target critic 1': agent._target_critic_network_1,

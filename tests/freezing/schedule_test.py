@@ -1,16 +1,17 @@
 """Tests of when to freeze."""
 
-import numpy as np
 import pytest
-from tf_agents.trajectories import trajectory
 
 from seer_tf.analysis import similarity
 from seer_tf.freezing import schedule
+from tests.freezing import lives
+
+ALL = schedule.ALL
 
 
 def test_at_step():
   at = schedule.AtStep(100)
-  assert [at(agent_steps) for agent_steps in (0, 99, 100, 101)] == [False, False, True, True]
+  assert [at(agent_steps) for agent_steps in (0, 99, 100, 101)] == [0, 0, ALL, ALL]
 
 
 @pytest.mark.parametrize('freeze_at', [0, 10, 200, 300])
@@ -25,53 +26,19 @@ def test_freeze_inside_the_run_is_accepted():
 
 
 def test_never_and_at_start():
-  for when, expected in ((schedule.Never(), False), (schedule.AtStart(), True)):
+  for when, expected in ((schedule.Never(), 0), (schedule.AtStart(), ALL)):
     when.check(10, 200)
     assert [when(agent_steps) for agent_steps in (10, 11, 199)] == [expected] * 3
 
 
-class Encoder:
-  """Two layers that an observation's value shows through; one turns by an angle, as told."""
-
-  def __init__(self):
-    self.angle = 0.0
-    self.looks = 0
-
-  def __call__(self, pixels):
-    self.looks += 1
-    x = pixels[:, 0, 0, :2].astype(np.float32) * [1, 10]
-    turned = np.cos(self.angle) * x[:, :1] + np.sin(self.angle) * x[:, 1:]
-    return {'still': x, 'turning': turned}
-
-
-def live(when, turn_until, total=400, first=20, record=lambda *_: None, resume_at=None):
-  """Agent steps at which `when` freezes and looks, if the encoder turns until an agent step."""
-  encoder, rng = Encoder(), np.random.default_rng(0)
-  when.check(first, total)
-  observers = when.watch(encoder, record)
-  for agent_steps in range(total):
-    if agent_steps == resume_at:
-      state, when = when.state(), converged()
-      when.check(first, total)
-      observers = when.watch(encoder, record)
-      when.restore({name: np.array(value) for name, value in state.items()})
-    looks = encoder.looks
-    if agent_steps >= first and when(agent_steps):
-      return agent_steps, when.reason
-    if agent_steps < turn_until and encoder.looks > looks:
-      encoder.angle += 1.0
-    pixels = rng.integers(0, 255, (2, 2, 3), dtype=np.uint8)
-    for observe in observers:
-      observe(trajectory.mid(pixels, np.float32(0), (), np.float32(0), np.float32(1)))
-  return None, when.reason
-
-
 def converged(**changes):
-  values = dict(
-    earliest_agent_steps=50, latest_agent_steps=300, threshold=0.99, patience=3,
-    period_agent_steps=10, probe_observations=10,
-  )  # fmt: skip
-  return schedule.WhenConverged(**{**values, **changes})
+  return schedule.WhenConverged(**{**lives.CONVERGED, **changes})
+
+
+def live(when, turn_until, **kwargs):
+  """Agent step at which `when` freezes everything, and why."""
+  ((at, _, reason),) = lives.live(when, turn_until, converged, **kwargs)
+  return at, reason
 
 
 @pytest.mark.parametrize('measure', [similarity.linear_cka, similarity.svcca, similarity.pwcca])
@@ -101,6 +68,7 @@ def test_records_each_layer():
     assert values['still'] == pytest.approx(1.0)
     assert values['turning'] < 0.99
     assert values['converged_in_a_row'] == 0
+    assert values['seconds'] > 0
 
 
 @pytest.mark.parametrize('resume_at', [5, 25, 115, 121, 130, 139])

@@ -15,7 +15,7 @@ def test_published_shapes():
     hidden = convolution(hidden)
     sides.append(hidden.shape[1])
   assert sides == [41, 39, 37, 35]
-  assert encoder.convolve(pixels).shape == (2, 39200)
+  assert [shape[0] for shape in encoder.shapes] == [84, 41, 39, 37, 35, 100]
   assert encoder(pixels).shape == (2, 100)
   assert encoder.latent_size == 100
 
@@ -23,9 +23,11 @@ def test_published_shapes():
 def test_latents_are_the_two_halves():
   encoder = encoders.ControlEncoder((15, 15, 3), features=5)
   pixels = tf.cast(tf.random.uniform([4, 15, 15, 3], 0, 256, tf.int32), tf.uint8)
-  hidden = encoder.convolve(pixels)
-  np.testing.assert_array_equal(encoder(pixels)[:, :5], encoder.critic_latents(hidden))
-  np.testing.assert_array_equal(encoder(pixels)[:, 5:], encoder.actor_latents(hidden))
+  halves = encoder.halves(encoder.encode_frozen(pixels))
+  projections, hidden = encoder.stages[-1], encoders.joined(encoder.activations(pixels)['conv4'])
+  np.testing.assert_array_equal(halves.critic, projections.critic_projection(hidden))
+  np.testing.assert_array_equal(halves.actor, projections.actor_projection(hidden))
+  np.testing.assert_array_equal(encoder(pixels), tf.concat(halves, axis=1))
 
 
 def test_actor_gradient_stops_above_the_convolutions():
@@ -60,10 +62,44 @@ def test_activations_are_what_the_layers_put_out():
   encoder = encoders.ControlEncoder((17, 17, 3), filters=(4, 6), features=5)
   pixels = tf.cast(tf.random.uniform([2, 17, 17, 3], 0, 256, tf.int32), tf.uint8)
   seen = encoder.activations(pixels)
-  names = ['conv1', 'conv2', 'critic_projection', 'actor_projection']
+  names = ['conv1', 'conv2', 'dense/critic', 'dense/actor']
   assert list(seen) == names
   assert [tuple(seen[name].shape) for name in names[:2]] == [(2, 8, 8, 4), (2, 6, 6, 6)]
-  np.testing.assert_array_equal(tf.reshape(seen['conv2'], [2, -1]), encoder.convolve(pixels))
+  np.testing.assert_array_equal(seen['conv2'], encoder.convolutions[1](seen['conv1']))
   np.testing.assert_array_equal(
-    tf.concat([seen['critic_projection'], seen['actor_projection']], axis=1), encoder(pixels)
+    tf.concat([seen['dense/critic'], seen['dense/actor']], axis=1), encoder(pixels)
   )
+
+
+def test_no_projections_without_features():
+  encoder = encoders.ControlEncoder((15, 15, 3), filters=(4, 6), features=None)
+  pixels = tf.cast(tf.random.uniform([2, 15, 15, 3], 0, 256, tf.int32), tf.uint8)
+  assert [stage.name for stage in encoder.stages] == ['conv1', 'conv2']
+  assert encoder.latent_size == 5 * 5 * 6
+  last = tf.reshape(encoder.activations(pixels)['conv2'], [2, -1])
+  np.testing.assert_array_equal(encoder(pixels), last)
+
+
+@pytest.mark.parametrize('frozen', range(4))
+def test_frozen_and_learning_stages_make_the_whole(frozen):
+  encoder = encoders.ControlEncoder((15, 15, 3), filters=(4, 6), features=5)
+  for stage in encoder.stages[:frozen]:
+    stage.trainable = False
+  pixels = tf.cast(tf.random.uniform([2, 15, 15, 3], 0, 256, tf.int32), tf.uint8)
+  assert encoder.frozen == frozen
+  hidden = encoder.encode_frozen(pixels)
+  assert hidden.shape == (2, [675, 196, 150, 10][frozen])
+  np.testing.assert_array_equal(encoders.joined(encoder.encode_learning(hidden)), encoder(pixels))
+  np.testing.assert_array_equal(encoder.halves(hidden).actor, encoder(pixels)[:, 5:])
+
+
+@pytest.mark.parametrize('name', ['conv3', 'critic', 'pixels', '', 2])
+def test_a_cut_elsewhere_is_refused_with_the_layers_that_would_do(name):
+  encoder = encoders.ControlEncoder((15, 15, 3), filters=(4, 6))
+  with pytest.raises(ValueError, match=rf'is {name!r}, .*only above conv1, conv2, dense: name one'):
+    encoder.cut(name)
+
+
+def test_no_convolutions_are_refused():
+  with pytest.raises(ValueError, match='ControlEncoder has no convolutions'):
+    encoders.ControlEncoder((15, 15, 3), filters=())

@@ -1,6 +1,7 @@
 """Tests of runs, in this process, under each schedule: when the encoder freezes, what follows."""
 
 import collections
+import contextlib
 import csv
 import pathlib
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 from tf_agents.utils import common
 
+from seer_tf.costs import flops
 from seer_tf.freezing import freeze
 from seer_tf.networks import encoders, variables
 from seer_tf.replay import server
@@ -31,16 +33,28 @@ Lived = collections.namedtuple('Lived', 'run, results, table, info, before, afte
 
 
 @pytest.fixture
-def live(root, tmp_path, monkeypatch, capfd):
-  """A function that lives a run with some bindings and tells what it left."""
+def build(root, tmp_path, monkeypatch):
+  """A context in which a run with some bindings is built."""
 
-  def lived(*bindings) -> Lived:
+  @contextlib.contextmanager
+  def built(*bindings):
     monkeypatch.chdir(root)
     with gin.unlock_config():
       gin.clear_config()
       gin.parse_config_files_and_bindings(FILES, bindings)
       tf.keras.utils.set_random_seed(0)
-      run = loop.Run(experiment.Experiment(), str(tmp_path), seed=0)
+      yield loop.Run(experiment.Experiment(), str(tmp_path), seed=0)
+      gin.clear_config()
+
+  return built
+
+
+@pytest.fixture
+def live(build, tmp_path, capfd):
+  """A function that lives a run with some bindings and tells what it left."""
+
+  def lived(*bindings) -> Lived:
+    with build(*bindings) as run:
       weights = lambda: {
         name: v.numpy().copy() for name, v in variables.by_name(run.agent.lower).items()
       }
@@ -49,7 +63,6 @@ def live(root, tmp_path, monkeypatch, capfd):
         client = server.connect(embedded.address, run.replay_config)
         table = run.run(embedded.address, client, embedded.check)
         info = client.server_info(timeout=20)
-      gin.clear_config()
     results = list(csv.DictReader((tmp_path / 'results.csv').open()))
     return Lived(
       run, results, table, info, before, weights(), scalars(tmp_path), capfd.readouterr().err
@@ -82,7 +95,7 @@ def test_converged_at_once(live):
   lived = live(*CONVERGED, 'WhenConverged.threshold = 1e-9')
   assert phases(lived) == [('pixels', 20, 10), ('latents', 61, 51)]
   assert 'freezing the encoder at agent step 20: converged: each layer' in lived.errors
-  for layer in ('conv1', 'conv2', 'critic_projection', 'actor_projection'):
+  for layer in ('conv1', 'conv2', 'dense/critic', 'dense/actor'):
     assert lived.tags[f'Similarity by agent_steps/{layer}'] == [15, 20]
 
 
@@ -139,3 +152,87 @@ def test_a_transferred_encoder_stays_as_the_other_run_left_it(live, tmp_path):
   expected = freeze.fingerprint(agent.lower)
   assert freeze.fingerprint(lived.run.agent.lower) == expected
   assert freeze.fingerprint(lived.run.agent.target_lower) == expected
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+  """What has been frozen: name -> weights as they were then."""
+  seen, switch = {}, freeze.freeze
+
+  def recording(lower, target_lower):
+    fingerprint = switch(lower, target_lower)
+    seen[lower.name] = [value.copy() for value in lower.get_weights()]
+    return fingerprint
+
+  monkeypatch.setattr(freeze, 'freeze', recording)
+  return seen
+
+
+def update_flops(run, frozen_layers):
+  """FLOPs of an update from pixels above so many frozen layers."""
+  agent = run.agent
+  return flops.sac(
+    flops.encoder(agent.encoder, agent.lower)._replace(frozen=frozen_layers),
+    flops.dense_macs(agent._actor_network),
+    flops.dense_macs(agent._critic_network_1),
+    batch_size=8,
+    stored_crops=4,
+    actor_update_period=2,
+  ).update_from_pixels
+
+
+def test_layer_after_layer_up_to_a_cut(live, frozen):
+  lived = live(
+    "Experiment.freeze_up_to = 'conv2'",
+    'Experiment.schedule_fn = @Progressive',
+    "Progressive.freeze_at_agent_steps = {'conv1': 20, 'conv2': 25}",
+  )
+  run, agent = lived.run, lived.run.agent
+  assert phases(lived) == [('pixels', 25, 15), ('latents', 61, 51)]
+  assert 'freezing conv1 at agent step 20: as configured' in lived.errors
+  assert 'freezing the encoder at agent step 25: as configured' in lived.errors
+  assert list(frozen) == ['conv1', 'lower'] and has_learned(lived)
+  for final, then in zip(agent.encoder.stages[0].get_weights(), frozen['conv1']):
+    np.testing.assert_array_equal(final, then)
+  acted = 15 * agent.costs(8, 4).act
+  expected = 10 * update_flops(run, 0) + 5 * update_flops(run, 1) + acted
+  assert int(lived.results[0]['flops']) == expected
+  assert run.replay_config.latent_size == 5 * 5 * 4
+  assert lived.info['latents'].signature.observation.shape[-2:] == (4, 100)
+  assert [stage.name for stage in agent.encoder.stages if stage.trainable] == ['dense']
+  assert lived.tags['Costs by agent_steps/frozen_layers'] == [20, 40, 60]
+
+
+def test_frozen_and_not_stored(live, frozen):
+  lived = live('Experiment.store_latents = False')
+  assert phases(lived) == [('pixels', 61, 51)]
+  assert 'freezing conv1, conv2, dense at agent step 33: as configured' in lived.errors
+  assert list(frozen) == ['conv1', 'conv2', 'dense'] and has_learned(lived)
+  for stage in lived.run.agent.encoder.stages:
+    for final, then in zip(stage.get_weights(), frozen[stage.name]):
+      np.testing.assert_array_equal(final, then)
+  assert lived.info['latents'].current_size == 0 < lived.info['pixels'].current_size
+  acted = 51 * lived.run.agent.costs(8, 4).act
+  expected = 23 * update_flops(lived.run, 0) + 28 * update_flops(lived.run, 3) + acted
+  assert int(lived.results[0]['flops']) == expected
+
+
+@pytest.mark.parametrize(
+  'bindings, message',
+  [
+    (["Experiment.freeze_up_to = 'conv3'"], 'only above conv1, conv2, dense'),
+    (["Experiment.freeze_up_to = 'critic1'"], 'Heads are above the last and always learn'),
+    (
+      [
+        'Experiment.schedule_fn = @Progressive',
+        "Progressive.freeze_at_agent_steps = {'conv1': 20, 'dense': 30}",
+      ],
+      r"skipped: \['conv2'\]",
+    ),
+    (['ControlEncoder.features = None'], 'bind ControlEncoder.features, such as 50'),
+    (['RandomCrop.image_size = 6'], 'image size 6 is too small .* at least 7 pixels'),
+  ],
+)
+def test_what_cannot_be_frozen_is_refused_before_the_run(build, bindings, message):
+  with pytest.raises(ValueError, match=message), build(*bindings):
+    pass
