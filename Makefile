@@ -1,5 +1,5 @@
-# make train | train-atari | study-memory | test | lint | format | lock | clean. Nothing has to be set up by hand: the first call
-# makes .venv from the lock (2.3 GB, some minutes) and later calls find it ready.
+# make train | train-atari | study-memory | study-freeze | test | lint | format | lock | clean. Nothing has to be set up by hand:
+# the first call makes .venv from the lock (2.3 GB, some minutes) and later calls find it ready.
 #
 #   make train ROOT_DIR=runs/mine ARGS="--seed=3"   another folder, further flags of launch.train
 #   make test JOBS=4                                tests that run side by side (2)
@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help train train-atari study-memory test lint format lock clean rendering-packages test-packages
+.PHONY: help train train-atari study-memory study-freeze test lint format lock clean rendering-packages test-packages
 
 PYTHON ?=
 GIN_FILE ?= gin_configs/cartpole_swingup_cpu.gin
@@ -37,6 +37,10 @@ train train-atari: $(READY)
 
 study-memory: $(READY)
 	$(RUN) -m studies.memory $(ARGS)
+
+# Hours; goes on where it was stopped. ARGS="--tasks=krull --seeds=1" for a part of it.
+study-freeze: $(READY)
+	$(RUN) -m studies.freeze $(ARGS)
 
 test: test-packages lint
 	$(RUN) -m pytest -q --numprocesses=$(JOBS) --dist=worksteal $(ARGS)

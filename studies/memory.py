@@ -5,22 +5,18 @@ r"""Learning with little memory for replay: pixels, latents, latents grown into 
 
 Each run is `launch.train` on a CPU preset with the constrained setting, cut like the rest of the
 preset: 1,000 rows of pixels in control, as published but of 12,000 agent_steps instead of 80,000,
-and 2,000 in a game (published: 10,000; of 500,000 agent_steps instead of 20,000). A run that has
-ended leaves its `results.csv` in studies/memory/; what is there is not run again, so the same
-command goes on where it was stopped. Seeds come one after another, so that after any time all
-variants have about as many.
+and 2,000 in a game (published: 10,000; of 500,000 agent_steps instead of 20,000). Rows go to
+studies/memory/. Seeds come one after another, so that after any time all variants have about as
+many.
 """
 
 import collections
-import csv
-import os
 import pathlib
-import shutil
-import subprocess
-import sys
 
 from absl import app, flags
 import numpy as np
+
+from studies import runs
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each variant.', lower_bound=0)
 _ROOT_DIR = flags.DEFINE_string('root_dir', 'runs/study-memory', 'Where runs are kept meanwhile.')
@@ -39,34 +35,18 @@ VARIANTS = {
 
 
 def _run(task: str, variant: str, seed: int):
-  """Runs one variant to its end and keeps its rows; raises if it fails."""
+  """Runs one variant to its end, unless that was done before, and keeps its rows."""
   preset, rows = TASKS[task]
-  root_dir = os.path.join(_ROOT_DIR.value, f'{task}_{variant}_seed{seed}')
-  shutil.rmtree(root_dir, ignore_errors=True)  # a run that was stopped begins anew
+  name = f'{task}_{variant}_seed{seed}'
   bindings = [f'ReplayConfig.pixels_capacity = {rows}', VARIANTS[variant]]
-  subprocess.run(
-    [
-      *(sys.executable, '-m', 'launch.train', f'--gin_file={preset}', f'--seed={seed}'),
-      *(f'--root_dir={root_dir}', *(f'--gin_bindings={binding}' for binding in bindings)),
-    ],
-    check=True,
-  )
-  ROWS.mkdir(exist_ok=True)
-  partial = ROWS / 'partial'
-  shutil.copy(os.path.join(root_dir, 'results.csv'), partial)
-  partial.rename(_rows(task, variant, seed))
-
-
-def _rows(task, variant, seed) -> pathlib.Path:
-  return ROWS / f'{task}_{variant}_seed{seed}.csv'
+  runs.keep(ROWS / f'{name}.csv', pathlib.Path(_ROOT_DIR.value) / name, preset, bindings, seed)
 
 
 def _draw() -> str:
   """A Markdown table: the last two evaluations' mean return, and what replay held then."""
   found = collections.defaultdict(list)
   for path in sorted(ROWS.glob('*_seed*.csv')):
-    with path.open() as file:
-      last = list(csv.DictReader(file))[-2:]
+    last = runs.load(path)[-2:]
     columns = ('mean_return', 'replay_rows', 'replay_used_bytes')
     figures = [np.mean([float(row[column]) for row in last]) for column in columns]
     found[path.stem.rpartition('_seed')[0]].append(figures)
@@ -74,11 +54,11 @@ def _draw() -> str:
     '| task and variant | seeds | return of each | mean | rows held | MB used |',
     '|---|---|---|---|---|---|',
   ]
-  for name, runs in found.items():
-    returns, rows, used = np.transpose(runs)
+  for name, seeds in found.items():
+    returns, rows, used = np.transpose(seeds)
     each = ', '.join(f'{value:.1f}' for value in returns)
     lines.append(
-      f'| {name} | {len(runs)} | {each} | {returns.mean():.1f} | {rows.mean():,.0f} '
+      f'| {name} | {len(seeds)} | {each} | {returns.mean():.1f} | {rows.mean():,.0f} '
       f'| {used.mean() / 1e6:.2f} |'
     )
   return '\n'.join(lines)
@@ -89,8 +69,7 @@ def main(_):
   for seed in range(_SEEDS.value):
     for task in TASKS:
       for variant in VARIANTS:
-        if not _rows(task, variant, seed).exists():
-          _run(task, variant, seed)
+        _run(task, variant, seed)
   print(_draw())
 
 

@@ -1,0 +1,59 @@
+"""Runs of a study: each is made once and its rows are kept, so that a study can be stopped.
+
+A run that has ended leaves its `results.csv` where the study says; what is there is not run again.
+"""
+
+import csv
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import Dict, List, Sequence, Tuple
+
+import numpy as np
+
+
+def keep(rows: pathlib.Path, root_dir: pathlib.Path, preset: str, bindings: Sequence[str], seed):
+  """Trains, unless that was done before.
+
+  Args:
+    rows: file for the run's `results.csv`.
+    root_dir: where the run is meanwhile; what a stopped one has left there is removed.
+    preset: gin file.
+    bindings: gin bindings on top of it.
+    seed: of the run.
+
+  Raises:
+    subprocess.CalledProcessError: if the run fails.
+  """
+  if rows.exists():
+    return
+  shutil.rmtree(root_dir, ignore_errors=True)
+  subprocess.run(
+    [
+      *(sys.executable, '-m', 'launch.train', f'--gin_file={preset}', f'--seed={seed}'),
+      *(f'--root_dir={root_dir}', *(f'--gin_bindings={binding}' for binding in bindings)),
+    ],
+    check=True,
+  )
+  rows.parent.mkdir(parents=True, exist_ok=True)
+  partial = rows.with_suffix('.partial')
+  shutil.copy(root_dir / 'results.csv', partial)
+  partial.rename(rows)
+
+
+def load(rows: pathlib.Path) -> List[Dict[str, str]]:
+  """The evaluations of a run, first to last, by the columns' names."""
+  with rows.open(encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> Tuple[float, float]:
+  """Percentile bootstrap interval of the mean over seeds (Efron 1979), of 2,000 resamples.
+
+  Of one value it is that value: a single seed says nothing about its spread.
+  """
+  values = np.asarray(values, float)
+  drawn = np.random.default_rng(0).integers(0, len(values), [2000, len(values)])
+  low, high = np.quantile(values[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+  return float(low), float(high)

@@ -1,0 +1,68 @@
+"""Tests of the study of freezing: arms that can run, rows that are drawn."""
+
+import csv
+import itertools
+from xml.etree import ElementTree
+
+import gin
+import pytest
+
+from seer_tf.training import experiment
+from studies import freeze, runs
+
+
+@pytest.mark.parametrize('name, arm', itertools.product(freeze.TASKS, freeze.ARMS))
+def test_every_arm_suits_its_task(root, monkeypatch, name, arm):
+  task = freeze.TASKS[name]
+  monkeypatch.chdir(root)
+  with gin.unlock_config():
+    gin.clear_config()
+    gin.parse_config_files_and_bindings([task.preset], freeze.bindings(task, arm))
+    run = experiment.Experiment()
+    schedule = run.schedule_fn()
+    schedule.check(run.initial_random_agent_steps, run.total_agent_steps)
+    lower, _ = run.lower_fn((48, 48, 4)).cut(run.freeze_up_to)
+    schedule.check_layers([stage.name for stage in lower.stages])
+    gin.clear_config()
+  assert run.total_agent_steps % run.evaluation_period == 0
+
+
+def test_interval_of_the_mean():
+  assert runs.interval([3.0]) == (3.0, 3.0)
+  low, high = runs.interval([0.0] * 50 + [1.0] * 50)
+  # The mean's standard error is 0.05.
+  assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.02)
+  assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.02)
+
+
+def write(path, period, returns):
+  columns = ['agent_steps', 'mean_return', 'flops', 'seconds', 'replay_used_bytes']
+  with path.open('w', newline='') as file:
+    rows = csv.writer(file)
+    rows.writerow(columns)
+    for i, value in enumerate(returns, 1):
+      rows.writerow([i * period, value, i * 1e12, i * 10, 5e6])
+    rows.writerow([len(returns) * period + 1, 1e9, 0, 0, 0])  # at a freeze: other seeds have none
+
+
+def test_rows_become_a_table_and_curves(tmp_path, monkeypatch):
+  monkeypatch.setattr(freeze, 'ROWS', tmp_path)
+  period = freeze.TASKS['krull'].evaluation_period
+  assert freeze.draw('krull') == ''
+  write(tmp_path / 'krull-never-seed0.csv', period, [50, 10, 20, 30])
+  write(tmp_path / 'krull-never-seed1.csv', period, [50, 30, 40, 50])
+  write(tmp_path / 'krull-random-seed0.csv', period, [1, 1, 1, 4])
+  *_, never, random = freeze.draw('krull').splitlines()
+  assert never == '| never | 2 | 30.0 | 20.0 to 40.0 | 4.00 | 40 | 5.0 |'
+  assert random == '| random | 1 | 2.0 | 2.0 to 2.0 | 4.00 | 40 | 5.0 |'
+  svg = ElementTree.parse(tmp_path / 'krull.svg').getroot()
+  lines = svg.findall('{*}polyline')
+  assert len(lines) == 3 * 2  # two curves against each of three axes
+  assert [len(line.get('points').split()) for line in lines] == [4] * 6
+
+
+def test_a_run_that_has_ended_is_not_run_again(tmp_path):
+  rows = tmp_path / 'rows.csv'
+  rows.write_text('agent_steps\n5\n')
+  runs.keep(rows, tmp_path / 'nowhere', 'no preset', [], seed=0)
+  assert runs.load(rows) == [{'agent_steps': '5'}]
