@@ -168,5 +168,7 @@ class Keeper:
     if self._config.prioritised:
       return budget
     rows = min(self._pixels_limit * growth, (budget - of_pixels) / row_bytes)
-    self._latents.evict(rows, row_bytes)
+    # What has been read, but is not yet written or freed, does not make replay full.
+    if self._phase == 2 or used > budget + BUFFER_BYTES:
+      self._latents.evict(rows, row_bytes)
     return min(budget, self._pixels_limit * growth * row_bytes)

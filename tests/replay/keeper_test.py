@@ -83,12 +83,15 @@ class Kept:
         seen[sample.info.key] = tables.own_numbers(rest, layout, row)
     return sorted(int(number) for numbers in seen.values() for number in numbers if number >= 0)
 
+  def publish(self, phase):
+    values = dict(phase=np.int32(phase), fingerprint='', codec='')
+    clocks = dict.fromkeys(('env_frames', 'agent_steps', 'updates'), np.int64(0))
+    self.client.insert({**values, **clocks}, {'variables': 1.0})
+
   def freeze(self, encoded=2):
     """Ends phase pixels, converts, and returns the writer that goes on."""
     self.pixels.close()
-    values = dict(phase=np.int32(1), fingerprint='', codec='')
-    clocks = dict.fromkeys(('env_frames', 'agent_steps', 'updates'), np.int64(0))
-    self.client.insert({**values, **clocks}, {'variables': 1.0})
+    self.publish(1)
     report = self.keeper.keep()
     assert report['phase'] == 1
     latents = self.writer(self.config.latents_layouts, self.config.latents_row)
@@ -97,6 +100,12 @@ class Kept:
     shape = self.config.latents_row.observation.shape
     encode = lambda pixels: np.zeros((len(pixels), *shape), np.float32)
     drain.drain(self.remote, self.config, held, encode, latents)
+    converted, before = self.items('latents'), self.buffers
+    self.buffers += keeper.BUFFER_BYTES // 2  # in transit
+    self.keeper.keep()
+    assert self.items('latents') == converted
+    self.buffers = before
+    self.publish(2)
     return latents
 
 
@@ -219,9 +228,15 @@ def test_nothing_is_deleted_from_prioritised_replay():
   )
   with Kept(capacity_lib.Capacity(), config, latent_bytes=2 * ROW) as kept:
     kept.write(kept.pixels, config.pixels_row, 60)
-    kept.freeze().close()
+    kept.pixels.close()
     kept.keeper.keep()
-    assert kept.held('latents') == list(range(20, 60))
+    assert kept.items('pixels') == 40
+    kept.publish(2)
+    latents = kept.writer(config.latents_layouts, config.latents_row)
+    kept.write(latents, config.latents_row, 60)
+    latents.close()
+    kept.keeper.keep()
+    assert kept.items('latents') == 60
 
 
 def test_nothing_is_deleted_without_a_budget():

@@ -150,26 +150,26 @@ def scalars(folder, topic):
 
 
 def test_a_budget_is_kept_to_through_the_switch(root, tmp_path):
-  """Frames of 12 kB of noise: a fifth of the pixels fit, and all latents."""
-  budget = 1_500_000
+  """Frames of 12 kB of noise: half of the pixels fit, and all latents."""
+  budget = 20_000_000
   bindings = [
     f'replay_budget = {budget}',
     'counting.size = 64',
     'counting.noise = True',
-    'Experiment.total_agent_steps = 700',
-    'Experiment.initial_random_agent_steps = 400',
-    'AtStep.freeze_at_agent_steps = 500',
+    'Experiment.total_agent_steps = 3300',
+    'Experiment.initial_random_agent_steps = 3000',
+    'AtStep.freeze_at_agent_steps = 3100',
   ]
   run = live(root, str(tmp_path), bindings)
   replay = scalars(tmp_path / 'train', 'Replay by agent_steps/')
   held, used = dict(replay['steps_held']), dict(replay['used_bytes'])
   # Rows of a quarter of a second, and windows on their way, come on top.
   assert max(used.values()) < budget + keeper.BUFFER_BYTES
-  assert 50 < held[480] < budget / (64 * 64 * 3) < 480
-  assert held[700] > held[500]
+  assert 500 < held[3080] < budget / (64 * 64 * 3) < 3080
+  assert held[3300] > held[3100]
   numbers = run['rows'].number
   np.testing.assert_array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))
   acted = run['rows'].step_type != 2
-  assert run['rows'].reward[acted][-1] == 700
+  assert run['rows'].reward[acted][-1] == 3300
   assert set(dict(replay['budget_bytes']).values()) == {budget}
   assert f'{budget / 1e6:,.1f}' in run['table'].split('replay MB it may use')[1].split()
