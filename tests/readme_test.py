@@ -7,7 +7,7 @@ The convention, so that a reader sees what was tried:
 - A block fenced as ```python that begins with `# name.py` is that file, at the top of the copy.
 - `<!-- not run: reason -->` on the line above the fence leaves a block out; a reason must be given.
 - `make target` becomes `make -n target`: the target must exist, nothing is installed or trained.
-- `python -m launch.name …` runs with the tiny numbers of tests/tiny.gin appended.
+- `python -m launch.name …` runs with the numbers of tests/tiny_numbers.gin appended.
 - `tensorboard --logdir=…` becomes `tensorboard --inspect --logdir=…`, which reads and ends.
 - A command that ends in `&` runs on while the rest of the block does; then it gets a SIGTERM and
   has to end with exit code 0.
@@ -35,7 +35,7 @@ BLOCK = re.compile(
 FILE = re.compile(r'^```python\n(# (\w+\.py)\n.*?)^```$', re.MULTILINE | re.DOTALL)
 TINY_FLAGS = {
   'launch.train': [
-    '--gin_file=tests/tiny.gin',
+    '--gin_file=tests/tiny_numbers.gin',
     '--gin_bindings=Experiment.evaluation_period = 400',
     '--gin_bindings=Experiment.evaluation_episodes = 1',
     '--gin_bindings=WhenConverged.earliest_agent_steps = 200',
@@ -44,7 +44,7 @@ TINY_FLAGS = {
     '--gin_bindings=WhenConverged.probe_observations = 50',
     '--gin_bindings=Cutout.largest = 12',
   ],
-  'launch.replay_server': ['--gin_file=tests/tiny.gin'],
+  'launch.replay_server': ['--gin_file=tests/tiny_numbers.gin'],
   'launch.benchmark': shlex.split(
     '--seconds=0.1 --pixel_rows=100 --latent_rows=2000 --sample_seconds=0.1 --image_size=25 '
     '--batch_size=8'
@@ -169,7 +169,7 @@ ssh there
   port = re.search(r'--port=(\d+)', commands[1])[1]
   assert commands == [
     'make -n train',
-    f'python -m launch.replay_server --port={port} --gin_file=tests/tiny.gin &',
+    f'python -m launch.replay_server --port={port} --gin_file=tests/tiny_numbers.gin &',
     f'python -m launch.train --root_dir=/elsewhere/run --replay_server=localhost:{port} {train}',
   ]
   with pytest.raises(ValueError, match='no command that this test knows'):
