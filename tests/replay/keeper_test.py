@@ -88,7 +88,7 @@ class Kept:
     clocks = dict.fromkeys(('env_frames', 'agent_steps', 'updates'), np.int64(0))
     self.client.insert({**values, **clocks}, {'variables': 1.0})
 
-  def freeze(self, encoded=2):
+  def freeze(self):
     """Ends phase pixels, converts, and returns the writer that goes on."""
     self.pixels.close()
     self.publish(1)
