@@ -3,8 +3,8 @@
 python -m studies.codecs_quality --dir=/tmp/codecs \
     --control_checkpoint=…/train/checkpoints/ckpt-10000 --atari_checkpoint=…/ckpt-18400
 
-The checkpoints are those that `studies.codecs_data` was given. A codec is calibrated by the first
-half of the rows and judged by the second.
+The checkpoints are of the runs that `studies.codecs_data` was given. A codec is calibrated by the
+first half of the rows and judged by the second.
 """
 
 import json
