@@ -58,7 +58,7 @@ TASKS: Dict[str, Task] = {
   'krull': Task(
     'gin_configs/rainbow_atari_cpu.gin',
     ['GAME = "Krull"', 'Experiment.total_agent_steps = 10000'],
-    evaluation_period=1000,
+    evaluation_period=2500,  # whole games, which take thousands of steps
     early=2500,
     middle=4000,
     late=6000,
