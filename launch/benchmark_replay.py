@@ -1,10 +1,12 @@
 """What replay costs, of pixels and of latents, in bytes and in seconds; see launch.benchmark.
 
 Real frames of a random policy, in the order in which they are made: `sources` play, `fill_pixels`
-writes what was seen, `conversion` drains it, `fill_latents` writes any number of the same latents,
-`held_bytes` weighs the server.
+writes what was seen, again and again if that is less than asked for, `conversion` drains it,
+`fill_latents` writes any number of the same latents, `held_bytes` weighs the server. Repeating
+saves the server nothing: it compresses chunk by chunk.
 """
 
+import itertools
 import os
 import tempfile
 import time
@@ -16,6 +18,9 @@ import gin
 from launch import cli
 
 _PIXEL_ROWS = flags.DEFINE_integer('pixel_rows', 5000, 'Rows of pixels to store.', lower_bound=1)
+_PLAYED_ROWS = flags.DEFINE_integer(
+  'played_rows', 2000, 'Rows to play at most; more of pixels are the same again.', lower_bound=1
+)
 _LATENT_ROWS = flags.DEFINE_integer(
   'latent_rows', 20000, 'Rows of latents to store.', lower_bound=1
 )
@@ -47,7 +52,7 @@ def bindings() -> List[str]:
   codec = [f'Experiment.codec_fn = @{_CODEC.value.capitalize()}'] if _CODEC.value else []
   return codec + [
     f'ReplayConfig.pixels_capacity = {_PIXEL_ROWS.value}',
-    f'ReplayConfig.latents_capacity = {max(_sizes())}',
+    f'ReplayConfig.latents_capacity = {max(_PIXEL_ROWS.value, *_sizes())}',
   ]
 
 
@@ -99,20 +104,30 @@ def play(rows: Iterator, count: int):
   return tables.Row(observations, *map(np.stack, columns))
 
 
-def fill_pixels(client, config, rows) -> float:
-  """Writes `Row` of arrays with stacked observations as one stream of pixels; returns seconds."""
+def fill_pixels(client, config, rows, count: int) -> float:
+  """Writes `count` rows of pixels as one stream, the same again and again; returns seconds.
+
+  Args:
+    client: of the replay server.
+    config: `ReplayConfig`.
+    rows: `Row` of arrays with stacked observations.
+    count: rows to write.
+  """
   from seer_tf.replay import tables, writers
 
   start, channels = time.perf_counter(), config.frame_shape[-1]
   writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
-  for row in zip(*rows[:5]):
+  for row in itertools.islice(itertools.cycle(zip(*rows[:5])), count):
     writer.append(tables.Row(row[0][..., -channels:], *row[1:]))
   writer.close()
   return time.perf_counter() - start
 
 
 def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> Dict[str, float]:
-  """Drains what `fill_pixels` wrote; resident memory is of the server's process, beyond empty.
+  """Drains what `fill_pixels` wrote.
+
+  Resident memory is of the server's process, beyond empty; `client_grown_bytes` is what this one's
+  grew by at most. CPU is of both processes, threads of TensorFlow that spin included.
 
   Args:
     client: of the replay server.
@@ -127,9 +142,15 @@ def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> 
 
   empty = server.report(client).empty_bytes
   before = held_bytes(client)
-  peak = [memory.resident_bytes(pid)]
+  peak, own_before = [memory.resident_bytes(pid)], memory.resident_bytes()
+  own_peak = [own_before]
+
+  def look(done, total):
+    peak.append(memory.resident_bytes(pid))
+    own_peak.append(memory.resident_bytes())
+
   writer = writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
-  start = time.perf_counter()
+  start, cpu_start, server_cpu_start = time.perf_counter(), time.process_time(), _cpu_seconds(pid)
   converted = drain.drain(
     client,
     config,
@@ -137,12 +158,16 @@ def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> 
     encode,
     writer,
     batch_size,
-    lambda *counts: peak.append(memory.resident_bytes(pid)),
+    look,
   )
   writer.close()
   seconds = time.perf_counter() - start
+  cpu, served_cpu = time.process_time() - cpu_start, _cpu_seconds(pid) - server_cpu_start
   return dict(
     converted_rows_per_s=round(converted / seconds, 1),
+    converted_cpu_us=round(1e6 * cpu / converted, 1),
+    converted_server_cpu_us=round(1e6 * served_cpu / converted, 1),
+    client_grown_bytes=max(own_peak) - own_before,
     resident_before=before,
     resident_peak=max(peak) - empty,
     resident_after=held_bytes(client),
@@ -239,6 +264,13 @@ def held_bytes(client) -> int:
     previous = resident
 
 
+def _cpu_seconds(pid: int) -> float:
+  """CPU that a process has used, of all its threads."""
+  with open(f'/proc/{pid}/stat') as file:
+    user, system = file.read().rpartition(')')[2].split()[11:13]
+  return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
+
+
 def _shares(count: int, parts: int) -> List[int]:
   """`count` in as many parts, as equal as whole numbers can be."""
   return [count * (i + 1) // parts - count * i // parts for i in range(parts)]
@@ -274,20 +306,22 @@ def replay(
   encode = lambda pixels: codec.encode(encode_crops(pixels))
 
   tasks, seen = len(environments), []
-  for environment, count in zip(environments.values(), _shares(_PIXEL_ROWS.value, tasks)):
+  played = min(_PIXEL_ROWS.value, _PLAYED_ROWS.value)
+  for environment, count in zip(environments.values(), _shares(played, tasks)):
     seen.append(play(random_rows(environment), count))
     environment.close()
   rows = tables.Row(*map(np.concatenate, zip(*(task[:5] for task in seen))))
 
   def encode_all(pixels):
-    """Latents [N, K, D], and rows per second."""
+    """Latents [N, K, D], rows per second, and this process's CPU per row in microseconds."""
     encode_crops(pixels[:batch_size])
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     batches = [pixels[i : i + batch_size] for i in range(0, len(pixels), batch_size)]
     latents = [encode_crops(batch) for batch in batches]
-    return np.concatenate(latents), len(pixels) / (time.perf_counter() - start)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+    return np.concatenate(latents), len(pixels) / seconds, 1e6 * cpu / len(pixels)
 
-  latents, encoded_per_s = encode_all(rows.observation)
+  latents, *encoded_before = encode_all(rows.observation)
   sample = np.random.default_rng(0).permutation(len(latents))
   half = len(sample) // 2
   codec.calibrate(latents[sample[: min(half, experiment.calibration_latents)]])
@@ -299,15 +333,19 @@ def replay(
   if not _SIZES.value:
     with server.EmbeddedServer(*gin_arguments) as embedded:
       client = server.connect(embedded.address, config)
-      seconds = fill_pixels(client, config, rows)
+      seconds = fill_pixels(client, config, rows, _PIXEL_ROWS.value)
       pixels_bytes = held_bytes(client)
       converted = conversion(client, config, _PIXEL_ROWS.value, encode, batch_size, embedded.pid)
+    encoded_after = encode_all(rows.observation)[1:]
     figures.update(
       pixels_bytes_per_step=round(pixels_bytes / _PIXEL_ROWS.value, 1),
       pixels_inserted_per_s=round(_PIXEL_ROWS.value / seconds, 1),
       pixel_rows=_PIXEL_ROWS.value,
       frame_shape=config.frame_shape,
-      encoded_rows_per_s=round((encoded_per_s + encode_all(rows.observation)[1]) / 2, 1),
+      played_rows=played,
+      conversion_batch_size=batch_size,
+      encoded_rows_per_s=round((encoded_before[0] + encoded_after[0]) / 2, 1),
+      encoded_cpu_us=round((encoded_before[1] + encoded_after[1]) / 2, 1),
       **converted,
       **coding_errors(agent, codec, latents[sample[half:]]),
     )
