@@ -73,7 +73,11 @@ def test_a_known_task_is_solved_through_the_freeze(make_run, tmp_path):
   'bindings, message',
   [
     (
-      ['ReplayConfig.priority_exponent = 0.5', 'ReplayConfig.block_length = 1'],
+      [
+        'ReplayConfig.priority_exponent = 0.5',
+        'ReplayConfig.block_length = 1',
+        'ReplayConfig.pixels_block_length = 1',
+      ],
       'SeerSacAgent has no TD error of each transition.*@SeerDqnAgent',
     ),
     (['Experiment.draws_per_block = 5'], 'draws_per_block is 5, .* ReplayConfig.block_length = 4'),
