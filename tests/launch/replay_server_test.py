@@ -146,7 +146,8 @@ def test_resident_memory_is_published_and_falls_when_replay_is_emptied(gin_file)
 
 def test_resident_memory_stays_within_the_budget_through_the_switch(gin_file):
   """Four times as many pixels as fit, their conversion, and three times as many latents."""
-  budget, slack = 20_000_000, 45_000_000  # of buffers; what is promised is three times as much
+  # Seen of buffers: 45 to 49 MB; promised: 128 MiB. Without a keeper the rows alone take 94 MB.
+  budget, slack = 20_000_000, 60_000_000
   most = budget + keeper.BUFFER_BYTES
   config = dataclasses.replace(CONFIG, pixels_capacity=50_000, latents_capacity=10**6)
   bindings = ['Capacity.budget = "20MB"', 'ReplayConfig.pixels_capacity = 50_000']
