@@ -11,6 +11,7 @@ in a network you trust.
 """
 
 import os
+import secrets
 import select
 import signal
 import socket
@@ -62,6 +63,7 @@ class _Housekeeping:
 
     self._client = client
     self._signature = tables.SERVER_SIGNATURE
+    self._incarnation = 1 + secrets.randbits(62)
     self._memory = _Memory()
     overhead = capacity_lib.OVERHEAD_BYTES - keeper.BUFFER_BYTES
     used_bytes = lambda: self._memory.used_bytes(overhead)
@@ -79,6 +81,9 @@ class _Housekeeping:
       resident_bytes=memory.resident_bytes(),
       empty_bytes=self._memory.empty_bytes,
       machine_bytes=memory.machine_bytes(),
+      incarnation=self._incarnation,
+      checkpoint_order=0,
+      checkpoints=0,
       **self._keeper.keep(),
     )
     typed = {

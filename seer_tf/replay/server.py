@@ -128,6 +128,9 @@ class Report(NamedTuple):
   used_bytes: int
   budget_bytes: float
   machine_bytes: int
+  incarnation: int
+  checkpoint_order: int
+  checkpoints: int
   capacity: str
   phase: int
   rows: int
@@ -137,21 +140,6 @@ class Report(NamedTuple):
   def bytes_per_row(self) -> float:
     """Bytes that replay takes for a row it holds; NaN while there is none."""
     return self.used_bytes / self.rows if self.rows else math.nan
-
-
-def published_fingerprint(client: reverb.Client, timeout_seconds: float = 20) -> str:
-  """Fingerprint of the latents in replay, as table `variables` has it; empty before the freeze.
-
-  Raises:
-    TimeoutError: if the server does not answer, or nothing has been published.
-  """
-
-  def sample():
-    [step] = next(client.sample('variables', unpack_as_table_signature=True))
-    return bytes(np.ravel(step.data['fingerprint'])[0]).decode()
-
-  what = f'Replay server {client.server_address}, table variables'
-  return with_limit(sample, timeout_seconds, what)
 
 
 def report(client: reverb.Client, timeout_seconds: float = 20) -> Report:

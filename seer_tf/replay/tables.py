@@ -54,8 +54,9 @@ class Row(NamedTuple):
     discount: float32, the environment's discount d_{t+1}: 0 where the episode truly ends, else 1.
     step_type: int32, of t: FIRST, MID, LAST or PADDING. A LAST row carries the observation that
       ended the episode; its action, reward and discount mean nothing.
-    number: int64, of the row in its stream, counted from 0; it stays the same when pixels become
-      latents. PADDING has -1. None in a row that is appended: one more than the row before.
+    number: int64, of the row: `first_number` of its stream and one more for each row before it; it
+      stays the same when pixels become latents. PADDING has -1. None in a row that is appended: one
+      more than the row before.
   """
 
   observation: Any
@@ -247,17 +248,51 @@ class ReplayConfig:
     )
 
 
-# What the learner publishes for collectors and evaluators (besides weights): table `variables`.
+# Rows of one stream, at most. Streams are told apart by what their rows' numbers have above that.
+STREAM_ROWS = 2**32
+
+
+def first_number(stream: int) -> int:
+  """Number of the first row of a stream, 0 <= stream < 2**31."""
+  return stream * STREAM_ROWS
+
+
+def stream_of(number):
+  """The stream that the rows of these numbers belong to; not for PADDING."""
+  return number // STREAM_ROWS
+
+
+# What learner and actors tell each other: tables `variables` and `actors`, see `messages`.
 # Dictionaries, because Reverb pairs values by position and dictionaries are flattened by key.
 # Write them with `Client.insert`; a sample then has shape [1] where the signature says ().
 VARIABLES_SIGNATURE = {
   'phase': tf.TensorSpec((), tf.int32),
+  'draining': tf.TensorSpec((), tf.int32),
   'fingerprint': tf.TensorSpec((), tf.string),
   'codec': tf.TensorSpec((), tf.string),
   'env_frames': tf.TensorSpec((), tf.int64),
   'agent_steps': tf.TensorSpec((), tf.int64),
   'updates': tf.TensorSpec((), tf.int64),
+  'version': tf.TensorSpec((), tf.int64),
+  'weights': tf.TensorSpec((), tf.string),
+  'configuration': tf.TensorSpec((), tf.string),
+  'checkpoint_order': tf.TensorSpec((), tf.int64),
+  'restore_order': tf.TensorSpec((), tf.int64),
+  'is_over': tf.TensorSpec((), tf.int32),
+  'flops': tf.TensorSpec((), tf.float64),
+  'seconds': tf.TensorSpec((), tf.float64),
 }
+ACTORS_SIGNATURE = {
+  'stream': tf.TensorSpec((), tf.int64),
+  'phase': tf.TensorSpec((), tf.int32),
+  'version': tf.TensorSpec((), tf.int64),
+  'env_frames': tf.TensorSpec((), tf.int64),
+  'agent_steps': tf.TensorSpec((), tf.int64),
+  'rows': tf.TensorSpec((), tf.int64),
+  'last_return': tf.TensorSpec((), tf.float64),
+  'is_leaving': tf.TensorSpec((), tf.int32),
+}
+_MESSAGES = 1000  # of actors that wait for the learner; beyond that the oldest are dropped
 
 # What a replay server publishes about itself, some times a second: table `server`.
 SERVER_SIGNATURE = {
@@ -268,6 +303,11 @@ SERVER_SIGNATURE = {
   'used_bytes': tf.TensorSpec((), tf.int64),
   'budget_bytes': tf.TensorSpec((), tf.float64),
   'machine_bytes': tf.TensorSpec((), tf.int64),  # memory of the machine it runs on
+  # Of this start of its process; the newest `checkpoint_order` that it has carried out; checkpoints
+  # that it has completed, those of earlier starts included.
+  'incarnation': tf.TensorSpec((), tf.int64),
+  'checkpoint_order': tf.TensorSpec((), tf.int64),
+  'checkpoints': tf.TensorSpec((), tf.int64),
   # `capacity.Capacity` in words, and the phase from which on it kept to it: see `keeper.Keeper`.
   'capacity': tf.TensorSpec((), tf.string),
   'phase': tf.TensorSpec((), tf.int32),
@@ -421,7 +461,7 @@ def make_tables(config: ReplayConfig) -> List[reverb.Table]:
     a block or two of rows more than `pixels`, which has already evicted these.
   latents: an item per block of `block_length` rows. Blocks are sampled uniformly and a consumer
     draws rows uniformly inside, so every stored row is equally likely. By priority: one row.
-  variables, server: one item each, the newest; see the two signatures above.
+  variables, server: one item each, the newest; actors: a queue; see their signatures above.
 
   No table ever blocks a writer: a full one evicts its oldest item. Readers wait for one item.
   Row order holds within one stream; several writers' items are interleaved.
@@ -441,6 +481,7 @@ def make_tables(config: ReplayConfig) -> List[reverb.Table]:
     _table('drain', fifo(), drain_blocks, drain, max_times_sampled=1),
     _table('latents', drawn(), latent_blocks, latents),
     _table('variables', fifo(), 1, VARIABLES_SIGNATURE),
+    _table('actors', fifo(), _MESSAGES, ACTORS_SIGNATURE, max_times_sampled=1),
     _table('server', fifo(), 1, SERVER_SIGNATURE),
   ]
 

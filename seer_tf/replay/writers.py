@@ -50,6 +50,7 @@ class RowWriter:
     timeout_seconds: int = 60,
     check_server: Callable[[], None] = lambda: None,
     priority_of: Callable[[np.ndarray], np.ndarray] = np.ones_like,
+    first_number: int = 0,
   ):
     """Opens the stream; sends nothing.
 
@@ -65,6 +66,7 @@ class RowWriter:
       priority_of: priorities of rows that start a transition, by their numbers, int64 [N] -> [N],
         each above 0. An item gets the largest of its own rows', 0 if none starts one; only tables
         that sample by priority care.
+      first_number: of the first row, if that has no number of its own.
 
     Raises:
       TimeoutError: if the server does not answer.
@@ -85,7 +87,7 @@ class RowWriter:
     self._priority_of = priority_of
     self._rows = 0
     self._acknowledged = 0
-    self._next_number = 0
+    self._next_number = first_number
     self._closed = False
     # The step that is being filled, and rows in all steps so far, padding included.
     self._padding = _batch_of_one(padding_row)
@@ -126,7 +128,7 @@ class RowWriter:
 
     Args:
       row: arrays of the padding row's shapes and dtypes; they are copied. Without a number it gets
-        one more than the row before, 0 if there was none.
+        one more than the row before, `first_number` if there was none.
 
     Raises:
       TimeoutError: if the server fails to confirm earlier rows in time.

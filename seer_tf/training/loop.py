@@ -22,7 +22,7 @@ from seer_tf.costs import flops
 from seer_tf.costs import ledger as ledger_lib
 from seer_tf.freezing import freeze
 from seer_tf.replay import capacity as capacity_lib
-from seer_tf.replay import datasets, drain, priorities, tables, writers
+from seer_tf.replay import datasets, drain, messages, priorities, tables, writers
 from seer_tf.replay import server as replay_server
 from seer_tf.training import collector as collector_lib
 from seer_tf.training import evaluation, records
@@ -284,7 +284,7 @@ class Run:
     self._learner.feed(self._dataset('latents', self._experiment.draws_per_block))
 
   def _check_latents(self):
-    published = replay_server.published_fingerprint(self._client, _TIMEOUT_SECONDS)
+    published = messages.read(self._client, _TIMEOUT_SECONDS).fingerprint
     freeze.check_latents(published, self.agent.lower, self._codec.digest)
 
   def _encode_crops(self, pixels) -> np.ndarray:
@@ -344,17 +344,13 @@ class Run:
 
   def _publish(self):
     """Tells whoever reads table `variables` where the run stands."""
-    values = {
-      'phase': np.int32(self.agent.phase.numpy()),
-      'fingerprint': np.asarray(self._fingerprint, dtype=object),
-      'codec': np.asarray(self._codec.state, dtype=object),
-      **{name: np.int64(clock) for name, clock in self._clocks._asdict().items()},
-    }
-    replay_server.with_limit(
-      lambda: self._client.insert(values, {'variables': 1.0}),
-      _TIMEOUT_SECONDS,
-      f'Replay server {self._server_address}, table variables, insert',
+    variables = messages.Variables(
+      phase=int(self.agent.phase),
+      fingerprint=self._fingerprint,
+      codec=self._codec.state,
+      **self._clocks._asdict(),
     )
+    messages.publish(self._client, variables, _TIMEOUT_SECONDS)
 
   def _record_similarities(self, agent_steps: int, values: Mapping[str, float]):
     self._records.by_agent_steps('Similarity', agent_steps, values)

@@ -10,7 +10,7 @@ import reverb
 from scipy import stats
 
 from seer_tf.replay import capacity as capacity_lib
-from seer_tf.replay import datasets, drain, keeper, tables, writers
+from seer_tf.replay import datasets, drain, keeper, messages, tables, writers
 
 ROW = 1000  # bytes of a row, as this test counts
 CONFIG = tables.ReplayConfig(
@@ -84,9 +84,7 @@ class Kept:
     return sorted(int(number) for numbers in seen.values() for number in numbers if number >= 0)
 
   def publish(self, phase):
-    values = dict(phase=np.int32(phase), fingerprint='', codec='')
-    clocks = dict.fromkeys(('env_frames', 'agent_steps', 'updates'), np.int64(0))
-    self.client.insert({**values, **clocks}, {'variables': 1.0})
+    messages.publish(self.client, messages.Variables(phase=phase))
 
   def freeze(self):
     """Ends phase pixels, converts, and returns the writer that goes on."""

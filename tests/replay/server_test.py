@@ -79,7 +79,9 @@ def start_parent(body):
 
 def test_serves_the_configured_tables(embedded):
   client = server.connect(embedded.address, CONFIG)
-  assert set(client.server_info(10)) == {'pixels', 'drain', 'latents', 'variables', 'server'}
+  assert set(client.server_info(10)) == {
+    *('pixels', 'drain', 'latents', 'variables', 'actors', 'server')
+  }
   embedded.check()
 
 

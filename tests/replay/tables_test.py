@@ -59,6 +59,7 @@ def test_windows_are_those_of_the_layouts():
     'drain': 3,  # 56 rows in blocks of 32, and one more
     'latents': 13,  # 100 rows in blocks of 8, rounded up
     'variables': 1,
+    'actors': 1000,
     'server': 1,
   }
   shapes = {
@@ -154,30 +155,6 @@ def test_a_missing_table_is_named():
   info = {table.name: table.info for table in tables.make_tables(CONFIG)}
   del info['drain']
   assert tables.differences(CONFIG, info) == ['table drain: missing on the server']
-
-
-def test_variables_keep_only_the_newest_and_their_names(replay_servers):
-  client = reverb.Client(replay_servers.start(CONFIG))
-  for updates in (3, 4):
-    # Not in the order of the signature: Reverb pairs by position, which sorting by key settles.
-    published = {
-      'updates': np.int64(updates),
-      'phase': np.int32(2),
-      'agent_steps': np.int64(20),
-      'fingerprint': np.array('abc', object),
-      'codec': np.array(b'\0\1', object),
-      'env_frames': np.int64(160),
-    }
-    client.insert(published, {'variables': 1.0})
-  (sample,) = client.sample('variables', emit_timesteps=False, unpack_as_table_signature=True)
-  assert {name: value[0] for name, value in sample.data.items()} == {
-    'phase': 2,
-    'fingerprint': b'abc',
-    'codec': b'\0\1',
-    'env_frames': 160,
-    'agent_steps': 20,
-    'updates': 4,
-  }
 
 
 @hypothesis.settings(max_examples=30, deadline=None)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
 from seer_tf.freezing import freeze
-from seer_tf.replay import codecs, keeper, server, tables
+from seer_tf.replay import codecs, keeper, messages, server, tables
 from seer_tf.training import experiment, loop
 
 FILES = ['tests/counting.gin']
@@ -54,7 +54,7 @@ def live(root, root_dir, bindings=()):
       table = run.run(embedded.address, client, embedded.check)
       rows = own_rows(embedded.address, run.replay_config)
       info = client.server_info(timeout=20)
-      variables = next(client.sample('variables', unpack_as_table_signature=True))[0].data
+      variables = messages.read(client)
     gin.clear_config()
   return dict(run=run, table=table, rows=rows, info=info, variables=variables, root_dir=root_dir)
 
@@ -98,18 +98,18 @@ def test_pixels_are_gone(lived):
 def published_codec(lived):
   """A codec from what the run published, which knows nothing of the run's own."""
   codec = codecs.Uint8((4, lived['run'].agent.lower.latent_size))
-  codec.restore(bytes(np.ravel(lived['variables']['codec'])[0]))
+  codec.restore(lived['variables'].codec)
   return codec
 
 
 def test_phase_and_fingerprint_are_published(lived):
   variables, agent = lived['variables'], lived['run'].agent
-  assert int(variables['phase']) == freeze.Phase.LATENTS
+  assert variables.phase == freeze.Phase.LATENTS
   codec = published_codec(lived)
   fingerprint = freeze.of_latents(freeze.fingerprint(agent.lower), codec.digest)
-  assert bytes(np.ravel(variables['fingerprint'])[0]).decode() == fingerprint
-  assert int(variables['agent_steps']) == 33
-  assert int(variables['updates']) == 23
+  assert variables.fingerprint == fingerprint
+  assert variables.agent_steps == 33
+  assert variables.updates == 23
 
 
 def test_stored_latents_are_crops_under_the_frozen_weights(lived):
