@@ -1,14 +1,15 @@
-# make train | train-atari | study-memory | study-freeze | test | lint | format | lock | clean. Nothing has to be set up by hand:
-# the first call makes .venv from the lock (2.3 GB, some minutes) and later calls find it ready.
+# make train | train-atari | cluster | cluster-hosts | soak | study-memory | study-freeze | test | lint | format | lock | clean.
+# Nothing has to be set up by hand: the first call makes .venv from the lock (2.3 GB, some minutes), later calls find it.
 #
 #   make train ROOT_DIR=runs/mine ARGS="--seed=3"   another folder, further flags of launch.train
+#   make cluster ACTORS=4                           replay server, learner, actors, evaluator: a process each
 #   make test JOBS=4                                tests that run side by side (2)
 #   make clean train PYTHON=/usr/bin/python3.10     another Python (3.9 to 3.11) to make .venv with
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help train train-atari study-memory study-freeze test lint format lock clean rendering-packages test-packages
+.PHONY: help train train-atari cluster cluster-hosts soak study-memory study-freeze test lint format lock clean rendering-packages test-packages
 
 PYTHON ?=
 GIN_FILE ?= gin_configs/cartpole_swingup_cpu.gin
@@ -16,6 +17,7 @@ RUN_NAME := cartpole-swingup
 ROOT_DIR ?= runs/$(RUN_NAME)-$(shell date +%Y%m%d-%H%M%S)
 ARGS ?=
 JOBS ?= 2
+ACTORS ?= 2
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -35,12 +37,24 @@ train-atari: RUN_NAME = rainbow-atari
 train train-atari: $(READY)
 	$(RUN) -m launch.train --gin_file=$(GIN_FILE) --root_dir=$(ROOT_DIR) $(ARGS)
 
+cluster: $(READY)
+	tools/cluster.sh $(ROOT_DIR) $(ACTORS) --gin_file=$(GIN_FILE) $(ARGS)
+
+# A network namespace for each process, as root; DELAY, LOSS, CUT_SECONDS, CUT_WHEN: see tools/cluster_hosts.sh.
+cluster-hosts: $(READY)
+	@tools/debian_packages.sh iproute2
+	tools/cluster_hosts.sh $(ROOT_DIR) $(ACTORS) --gin_file=$(GIN_FILE) $(ARGS)
+
 study-memory: $(READY)
 	$(RUN) -m studies.memory $(ARGS)
 
 # Hours; goes on where it was stopped. ARGS="--tasks=krull --seeds=1" for a part of it.
 study-freeze: $(READY)
 	$(RUN) -m studies.freeze $(ARGS)
+
+# Kills processes of runs at random, some minutes long. ARGS="--seed=1 --kills=200" for another plan.
+soak: $(READY)
+	$(RUN) -m tests.soak --seed=0 --kills=50 $(ARGS)
 
 test: test-packages lint
 	$(RUN) -m pytest -q --numprocesses=$(JOBS) --dist=worksteal $(ARGS)

@@ -6,6 +6,7 @@ r"""Measures speed and memory; prints one JSON object a line, and nothing else, 
     python -m launch.benchmark replay --domain=dmc
     python -m launch.benchmark replay --domain=atari --games=Seaquest,Pong --codec=float16
     python -m launch.benchmark replay --domain=dmc --sizes=1e4,1e5,1e6
+    python -m launch.benchmark cluster --actors=1,2,4,8 --seconds=30
 
 updates: mean milliseconds of one learner update over whole cadence periods, in both phases, from
 data in memory (a pool of 512 transitions, a new batch drawn from it at each update). Needs no
@@ -16,6 +17,10 @@ latents, with real frames under a random policy: of one task of the control suit
 Atari games in turn, each with as many rows. Besides, rates of writing, sampling and converting, the
 server's memory before, during and after the conversion, a checkpoint's bytes on disk, and how far
 the codec moves Q values and policy. See launch/benchmark_replay.py.
+
+cluster: updates and agent steps per second, from latents, of a learner by itself and with several
+actors, all as processes of their own on this machine, and how many updates old the weights are that
+actors act with. On the CPU preset of cartpole-swingup. See launch/benchmark_cluster.py.
 """
 
 import json
@@ -25,7 +30,7 @@ from typing import Callable, Dict
 
 from absl import flags
 
-from launch import benchmark_replay, cli
+from launch import benchmark_cluster, benchmark_replay, cli
 
 _AGENT = flags.DEFINE_enum(
   'agent',
@@ -36,7 +41,9 @@ _AGENT = flags.DEFINE_enum(
 _DOMAIN = flags.DEFINE_enum('domain', 'dmc', ['dmc', 'atari'], 'Whose frames fill replay.')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 84, 'Pixels of the crop that is learned from.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Transitions per update.')
-_SECONDS = flags.DEFINE_float('seconds', 8.0, 'Least seconds to time each phase of updates.')
+_SECONDS = flags.DEFINE_float(
+  'seconds', 8.0, 'Least seconds to time each phase of updates, or a cluster.'
+)
 
 _POOL = 512  # transitions in memory
 # Published settings: what a number stands for does not change with our own presets.
@@ -49,6 +56,7 @@ _PRESETS = {
   'rainbow': 'gin_configs/rainbow_atari_paper.gin',
   'dmc': 'gin_configs/cartpole_swingup_paper.gin',
   'atari': 'gin_configs/rainbow_atari_paper.gin',
+  'cluster': 'gin_configs/cartpole_swingup_cpu.gin',
 }
 
 
@@ -179,21 +187,28 @@ def updates() -> Dict:
 
 def main(command: str):
   """Runs the benchmark called `command`."""
-  names = {'updates': _AGENT.value, 'replay': _DOMAIN.value}
+  names = {'updates': _AGENT.value, 'replay': _DOMAIN.value, 'cluster': 'cluster'}
   if command not in names:
-    raise cli.UserError(f'unknown benchmark {command!r}; there are {" and ".join(names)}.')
+    raise cli.UserError(f'unknown benchmark {command!r}; there are {", ".join(names)}.')
   name = names[command]
   from seer_tf.training import experiment  # noqa: F401 - defines what gin configures
 
-  preset, bindings = _PRESETS[name], _bindings(name) + benchmark_replay.bindings()
-  cli.parse_gin([preset], bindings)
-  if command == 'updates':
-    print(json.dumps(updates()), flush=True)
+  preset = _PRESETS[name]
+  if command == 'cluster':
+    bindings = benchmark_cluster.bindings()
   else:
-    files, further = cli.gin_arguments()
-    gin_arguments = [preset, *files], [*bindings, *further]
-    for figures in benchmark_replay.replay(_DOMAIN.value, gin_arguments):
-      print(json.dumps(figures), flush=True)
+    bindings = _bindings(name) + benchmark_replay.bindings()
+  cli.parse_gin([preset], bindings)
+  files, further = cli.gin_arguments()
+  gin_arguments = [preset, *files], [*bindings, *further]
+  if command == 'updates':
+    rows = [updates()]
+  elif command == 'replay':
+    rows = benchmark_replay.replay(_DOMAIN.value, gin_arguments)
+  else:
+    rows = benchmark_cluster.cluster(gin_arguments, _SECONDS.value)
+  for figures in rows:
+    print(json.dumps(figures), flush=True)
 
 
 if __name__ == '__main__':

@@ -156,7 +156,7 @@ def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> 
     config,
     range(rows),
     encode,
-    writer,
+    lambda stream: writer,
     batch_size,
     look,
   )
@@ -266,7 +266,7 @@ def held_bytes(client) -> int:
 
 def _cpu_seconds(pid: int) -> float:
   """CPU that a process has used, of all its threads."""
-  with open(f'/proc/{pid}/stat') as file:
+  with open(f'/proc/{pid}/stat', encoding='ascii') as file:
     user, system = file.read().rpartition(')')[2].split()[11:13]
   return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
 
@@ -336,7 +336,8 @@ def replay(
       seconds = fill_pixels(client, config, rows, _PIXEL_ROWS.value)
       pixels_bytes = held_bytes(client)
       converted = conversion(client, config, _PIXEL_ROWS.value, encode, batch_size, embedded.pid)
-    encoded_after = encode_all(rows.observation)[1:]
+    _, *encoded_after = encode_all(rows.observation)
+    encoded_per_s, encoded_cpu_us = np.mean([encoded_before, encoded_after], axis=0)
     figures.update(
       pixels_bytes_per_step=round(pixels_bytes / _PIXEL_ROWS.value, 1),
       pixels_inserted_per_s=round(_PIXEL_ROWS.value / seconds, 1),
@@ -344,8 +345,8 @@ def replay(
       frame_shape=config.frame_shape,
       played_rows=played,
       conversion_batch_size=batch_size,
-      encoded_rows_per_s=round((encoded_before[0] + encoded_after[0]) / 2, 1),
-      encoded_cpu_us=round((encoded_before[1] + encoded_after[1]) / 2, 1),
+      encoded_rows_per_s=round(encoded_per_s, 1),
+      encoded_cpu_us=round(encoded_cpu_us, 1),
       **converted,
       **coding_errors(agent, codec, latents[sample[half:]]),
     )

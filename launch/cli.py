@@ -45,18 +45,6 @@ def gin_arguments() -> Tuple[Sequence[str], Sequence[str]]:
   return _GIN_FILE.value, _GIN_BINDINGS.value
 
 
-def gin_differences(before: str, now: str) -> str:
-  """The bindings in which two gin configurations differ, in words; empty if in none."""
-  joined = lambda text: re.sub(r'\\?\n +', ' ', text).splitlines()  # values over several lines
-  bindings = lambda text: dict(line.split(' = ', 1) for line in joined(text) if ' = ' in line)
-  before, now = bindings(before), bindings(now)
-  return '; '.join(
-    f'{name} was {before.get(name, "not bound")}, now {now.get(name, "not bound")}'
-    for name in sorted(before.keys() | now.keys())
-    if before.get(name) != now.get(name)
-  )
-
-
 def _is_for_users(error: Exception) -> bool:
   """Whether an error tells what a user did or met, rather than a fault of this project."""
   tensorflow = sys.modules.get('tensorflow')
@@ -100,4 +88,5 @@ def run(main: Callable[..., None], arguments: int = 0):
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   for category in (SyntaxWarning, UserWarning, DeprecationWarning):  # of other people's code
     warnings.simplefilter('ignore', category)
+  warnings.filterwarnings('ignore', category=RuntimeWarning, module='tf_agents')
   app.run(guarded)

@@ -4,17 +4,23 @@ r"""A replay server in a process of its own: every table of one experiment, over
 
 Give it the gin files and bindings of the run, because the tables follow from them, and give the run
 `--replay_server=host:8000`. It prints one line when it is ready, and ends on SIGTERM or Ctrl-C.
-What it holds is gone then.
+
+With `--root_dir` what it holds is kept there, in folder `replay`: checkpoints are written while it
+runs (`Checkpoints.period_seconds`, and whenever the learner asks) and when it is told to end, and
+the same command goes on from the newest. Killed, it loses what came after that one. Without
+`--root_dir` what it holds is gone when it ends.
 
 There is no encryption and no authentication, and the server listens on every interface: run it only
 in a network you trust.
 """
 
+import contextlib
 import os
 import secrets
 import select
 import signal
 import socket
+import sys
 import tempfile
 import time
 
@@ -26,7 +32,7 @@ from seer_tf.costs import memory
 
 _PORT = flags.DEFINE_integer('port', 0, 'Port to listen on; 0 picks a free one.')
 _ROOT_DIR = flags.DEFINE_string(
-  'root_dir', None, 'Folder of the run, for checkpoints of replay. By default a temporary one.'
+  'root_dir', None, 'Folder of the run; checkpoints of replay go to its folder replay.'
 )
 _STOP_ON_STDIN_EOF = flags.DEFINE_boolean(
   'stop_on_stdin_eof', False, 'End when standard input closes: with the process that started this.'
@@ -36,16 +42,39 @@ _PERIOD_SECONDS = 0.25
 # Trimming takes 0.1 to 0.4 ms as a rule and about 30 ms after 150 MB were freed; with this pause
 # after each it takes less than a hundredth of a core whatever the size of the heap.
 _TRIM_PAUSE = 100
+_LAST_CHECKPOINT_SECONDS = (
+  20  # the rest of the end takes less than the 5 until anyone gets impatient
+)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # that end it
 
 
 class _Memory:
   """What replay takes of this process's memory."""
 
-  def __init__(self):
-    """The tables of rows must be there, and empty."""
+  def __init__(self, made, checkpoint_dir: str):
+    """Measures a server with nothing in its tables, which ends again: the real one may hold rows.
+
+    Args:
+      made: tables like the real ones, for this server alone.
+      checkpoint_dir: a folder with no checkpoint in it.
+    """
+    import reverb
+
+    from seer_tf.replay import server as server_lib
+    from seer_tf.replay import tables
+
+    reader = reverb.checkpointers.DefaultCheckpointer(checkpoint_dir)
+    empty = reverb.Server(made, None, reader)
+    client = empty.localhost_client()
+    # The first item and sample allocate what is never freed.
+    client.insert(
+      _typed(tables.SERVER_SIGNATURE, server_lib.Report(*[0] * 8, '', *[0] * 3)), {'server': 1.0}
+    )
+    next(client.sample('server'))
     memory.trim()
     self.empty_bytes = memory.resident_bytes()
     self._empty_allocated = memory.allocated_bytes()
+    empty.stop()
 
   def used_bytes(self, overhead_bytes: int) -> int:
     """Bytes allocated since; more where resident memory has grown by more than `overhead_bytes`."""
@@ -53,45 +82,90 @@ class _Memory:
     return max(0, allocated, memory.resident_bytes() - self.empty_bytes - overhead_bytes)
 
 
-class _Housekeeping:
-  """Keeps replay within its capacity, gives free memory back, and publishes how things stand."""
+def _typed(signature, report):
+  """A `server.Report` as table `server` takes it."""
+  values = report._asdict()
+  return {
+    name: np.asarray(values[name], spec.dtype.as_numpy_dtype) for name, spec in signature.items()
+  }
 
-  def __init__(self, client, config, capacity):
-    """The server of `client`, in this process, must have its tables, and they must be empty."""
-    from seer_tf.replay import capacity as capacity_lib
-    from seer_tf.replay import keeper, tables
+
+class _Unsaved:
+  """Stands in for a `Checkpointer` without a root_dir: orders are done by keeping nothing."""
+
+  is_writing = False
+  order = completed = 0
+
+  def __call__(self, variables, keeper):
+    from seer_tf.replay import checkpoints
+
+    if variables.checkpoint_order and not self.order:
+      checkpoints.say(
+        'warning: a checkpoint of replay was ordered, but this server has no --root_dir and keeps '
+        'nothing: once it is killed, what it held is gone.'
+      )
+    self.order = max(self.order, variables.checkpoint_order)
+
+  def finish(self, keeper, limit_seconds):
+    """There is no last checkpoint."""
+
+
+class _Housekeeping:
+  """Keeps replay within its capacity, gives free memory back, and publishes how things stand.
+
+  Attributes:
+    is_to_restart: whether the learner has ordered that the server start anew.
+  """
+
+  def __init__(self, client, keeper, checkpointer, empty_bytes):
+    """The server of `client`, in this process, must have its tables."""
+    from seer_tf.replay import messages, tables
 
     self._client = client
     self._signature = tables.SERVER_SIGNATURE
     self._incarnation = 1 + secrets.randbits(62)
-    self._memory = _Memory()
-    overhead = capacity_lib.OVERHEAD_BYTES - keeper.BUFFER_BYTES
-    used_bytes = lambda: self._memory.used_bytes(overhead)
-    self._keeper = keeper.Keeper(client, config, capacity, used_bytes)
-    self()
-    next(client.sample('server'))
-    self._memory = _Memory()  # the first item and sample have allocated what is never freed
+    self._keeper = keeper
+    self._checkpointer = checkpointer
+    self._empty_bytes = empty_bytes
+    self._variables, self._published = messages.Variables(), 0
+    self.is_to_restart = False
 
   def __call__(self) -> float:
     """Does so once; returns after how many seconds to do so again."""
+    from seer_tf.replay import server as server_lib
+
     start = time.thread_time()
     memory.trim()  # the C allocator would keep what Reverb has freed
     cost_seconds = time.thread_time() - start
-    values = dict(
+    kept = self._keeper.keep()
+    self._read_variables()
+    self._checkpointer(self._variables, self._keeper.state())
+    self.is_to_restart = self._variables.restore_order == self._incarnation
+    report = server_lib.Report(
       resident_bytes=memory.resident_bytes(),
-      empty_bytes=self._memory.empty_bytes,
+      empty_bytes=self._empty_bytes,
       machine_bytes=memory.machine_bytes(),
       incarnation=self._incarnation,
-      checkpoint_order=0,
-      checkpoints=0,
-      **self._keeper.keep(),
+      checkpoint_order=self._checkpointer.order,
+      checkpoints=self._checkpointer.completed,
+      **kept,
     )
-    typed = {
-      name: np.asarray(values[name], spec.dtype.as_numpy_dtype)
-      for name, spec in self._signature.items()
-    }
-    self._client.insert(typed, {'server': 1.0})
+    self._client.insert(_typed(self._signature, report), {'server': 1.0})
     return max(_PERIOD_SECONDS, _TRIM_PAUSE * cost_seconds)
+
+  def finish(self):
+    """Writes a last checkpoint; afterwards it must not be called again."""
+    self._keeper.keep()
+    self._checkpointer.finish(self._keeper.state(), _LAST_CHECKPOINT_SECONDS)
+
+  def _read_variables(self):
+    """Reads what the learner published if it is new: it may hold all weights of a policy."""
+    from seer_tf.replay import messages
+
+    info = self._client.server_info(20)['variables']
+    published = info.rate_limiter_info.insert_stats.completed
+    if info.current_size and published != self._published:
+      self._variables, self._published = messages.read(self._client), published
 
 
 def _check_port(port: int):
@@ -108,39 +182,68 @@ def _check_port(port: int):
 
 
 def _run_until_told(keep_house):
-  """Calls `keep_house` as often as it asks until SIGTERM, SIGINT or, if asked for, end of input."""
+  """Calls `keep_house` as often as it asks until SIGTERM, SIGINT or, if asked for, end of input.
+
+  Or until the learner has ordered a restart; `keep_house.is_to_restart` tells which it was.
+  """
   told, tell = os.pipe()
   os.set_blocking(tell, False)
   signal.set_wakeup_fd(tell)
-  for number in (signal.SIGTERM, signal.SIGINT):
+  for number in _SIGNALS:
     signal.signal(number, lambda *_: None)  # The wake-up alone ends the wait below.
   sources = [told, *([0] if _STOP_ON_STDIN_EOF.value else [])]
   while True:
-    ready = select.select(sources, [], [], keep_house())[0]
+    seconds = keep_house()
+    if keep_house.is_to_restart:
+      # From here on they wait for the program that takes this one's place.
+      signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+      seconds = 0
+    ready = select.select(sources, [], [], seconds)[0]
     if told in ready or (ready and not os.read(0, 4096)):
+      keep_house.is_to_restart = False
+      return
+    if keep_house.is_to_restart:
       return
 
 
-def _serve(config, capacity, checkpoint_dir: str):
-  """Serves the tables of `config`, kept within `capacity`, until told to stop."""
-  import reverb
+def _serve(config, capacity, folder, checkpoint_dir: str) -> int:
+  """Serves the tables of `config`, kept within `capacity`, until told to stop.
 
+  Args:
+    config: of the tables.
+    capacity: of replay.
+    folder: `checkpoints.Folder` to go on from and to write to, or None.
+    checkpoint_dir: where Reverb itself may write.
+
+  Returns:
+    The port, if the learner has ordered that a new server take this one's place there; else 0.
+  """
+  from seer_tf.replay import capacity as capacity_lib
+  from seer_tf.replay import checkpointer as checkpointer_lib
+  from seer_tf.replay import checkpoints, keeper, tables
   from seer_tf.replay import server as server_lib
-  from seer_tf.replay import tables
 
+  used = _Memory(tables.make_tables(config), checkpoint_dir)
   made = tables.make_tables(config)
-  server = reverb.Server(
-    made, _PORT.value or None, reverb.checkpointers.DefaultCheckpointer(checkpoint_dir)
-  )
+  server, restored = _start(made, folder, checkpoint_dir)
   client = server.localhost_client()
-  # A checkpoint found in the folder silently overrides the sizes and signatures asked for.
+  # A checkpoint silently overrides the sizes and signatures asked for.
   lines = tables.differences(config, client.server_info(timeout=10))
   if lines:
     raise ValueError(
-      f'Checkpoint in {checkpoint_dir} is of another configuration: {"; ".join(lines)}. Give '
-      'another --root_dir.'
+      f'Checkpoint {restored.path} is of another configuration: {"; ".join(lines)}. Give another '
+      '--root_dir.'
     )
-  keep_house = _Housekeeping(client, config, capacity)
+  overhead = capacity_lib.OVERHEAD_BYTES - keeper.BUFFER_BYTES
+  kept = keeper.Keeper(client, config, capacity, lambda: used.used_bytes(overhead))
+  if restored:
+    kept.restore(restored.keeper)
+  checkpointer = _Unsaved()
+  if folder:
+    checkpointer = checkpointer_lib.Checkpointer(
+      client, folder, checkpointer_lib.Checkpoints(), restored
+    )
+  keep_house = _Housekeeping(client, kept, checkpointer, used.empty_bytes)
   keep_house()
   print(
     f'{server_lib.READY} {server.port} of every network interface, without authentication; '
@@ -148,24 +251,80 @@ def _serve(config, capacity, checkpoint_dir: str):
     flush=True,
   )
   _run_until_told(keep_house)
+  if not keep_house.is_to_restart:
+    keep_house.finish()
+    if checkpointer.is_writing:
+      os._exit(1)  # Nothing else ends a checkpoint of Reverb's, or a stop that waits for it.
+  elif checkpointer.is_writing:
+    return server.port  # which is closed when the new program starts, as is all else
+  elif not (folder and folder.numbers()):
+    checkpoints.say(
+      'warning: told to go on from the last checkpoint; there is none: replay is empty.'
+    )
   server.stop()
+  return server.port if keep_house.is_to_restart else 0
+
+
+def _start(made, folder, checkpoint_dir: str):
+  """(server of the tables, checkpoint that it was started from or None)."""
+  import reverb
+
+  while True:
+    restored = folder.newest() if folder else None
+    path = restored.path if restored else None
+    reader = reverb.checkpointers.DefaultCheckpointer(checkpoint_dir, fallback_checkpoint_path=path)
+    try:
+      return reverb.Server(made, _PORT.value or None, reader), restored
+    except RuntimeError as error:
+      if not restored:
+        raise
+      folder.give_up(restored, error)
+
+
+def _restart(port: int):
+  """Puts a new start of this program into the place of this one: same process, same port."""
+  for name in os.listdir('/proc/self/fd'):
+    if int(name) > 2:
+      with contextlib.suppress(OSError):  # that of the listing itself is closed already
+        os.set_inheritable(int(name), False)
+  paths = [str(cli.ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+  command = [sys.executable, '-m', 'launch.replay_server', *sys.argv[1:], f'--port={port}']
+  os.execve(sys.executable, command, {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)})
+
+
+def serve(config, capacity):
+  """Serves the tables of `config`, kept within `capacity`, as the flags say, until told to stop.
+
+  Raises:
+    ValueError: if the folder of checkpoints, or what is in it, cannot be used.
+  """
+  from seer_tf.replay import checkpoints
+
+  if _ROOT_DIR.value:
+    description = checkpoints.describe(config, capacity)
+    folder = checkpoints.Folder(os.path.join(_ROOT_DIR.value, 'replay'), description)
+    port = _serve(config, capacity, folder, folder.reverb_path)
+  else:
+    with tempfile.TemporaryDirectory(prefix='seer_tf_replay_') as checkpoint_dir:
+      port = _serve(config, capacity, None, checkpoint_dir)
+  if port:
+    _restart(port)
 
 
 def main():
   """Serves the tables of the experiment that gin describes until told to stop."""
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # which the program before it has blocked
   if _PORT.value:
     _check_port(_PORT.value)
+  memory.share_one_arena()
   # Imported no sooner than needed, so that --help, a bad flag and a port in use answer at once.
   from seer_tf.replay import capacity as capacity_lib
+  from seer_tf.replay import checkpointer
   from seer_tf.training import experiment
 
   cli.parse_gin()
-  config, capacity = experiment.replay_config(), capacity_lib.Capacity()
-  if _ROOT_DIR.value:
-    _serve(config, capacity, os.path.join(_ROOT_DIR.value, 'replay'))
-  else:
-    with tempfile.TemporaryDirectory(prefix='seer_tf_replay_') as checkpoint_dir:
-      _serve(config, capacity, checkpoint_dir)
+  checkpointer.Checkpoints()  # refuses bad settings before anything is touched
+  serve(experiment.replay_config(), capacity_lib.Capacity())
 
 
 if __name__ == '__main__':

@@ -3,51 +3,22 @@ r"""Trains one agent, from pixels to latents, with replay in a server process of
     python -m launch.train --gin_file=gin_configs/cartpole_swingup_cpu.gin --root_dir=/tmp/run
 
 starts a `launch.replay_server` for as long as it runs. With `--replay_server=host:port` it uses one
-that was started elsewhere with the same gin files and bindings.
+that was started elsewhere with the same gin files and bindings. The same command again goes on with
+a run that was stopped or killed; of one that has ended it shows the table once more.
 """
 
 import contextlib
 import os
-import signal
-import sys
 
 from absl import flags
-import gin
 
-from launch import cli
+from launch import cli, processes
 
 _ROOT_DIR = flags.DEFINE_string('root_dir', None, 'Folder for all that the run leaves.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seeds environments, initial weights and exploration.')
-_REPLAY_SERVER = flags.DEFINE_string(
-  'replay_server', None, 'host:port of a running replay server; by default one is started.'
+_REPLAY_SERVER = processes.define_replay_server(
+  False, 'host:port of a running replay server; by default one is started.'
 )
 flags.mark_flag_as_required('root_dir')
-
-
-def _claim(root_dir: str):
-  """Makes `root_dir` this run's own and saves the operative configuration in it.
-
-  Raises:
-    cli.UserError: if it cannot be written, or already holds a run.
-  """
-  path = os.path.join(root_dir, 'config.gin')
-  config = gin.operative_config_str()
-  if os.path.exists(path):
-    with open(path, encoding='utf-8') as file:
-      differences = cli.gin_differences(file.read(), config)
-    raise cli.UserError(
-      f'root_dir {root_dir} already holds a run'
-      + (f' of another configuration ({differences})' if differences else '')
-      + '; give another --root_dir, or remove that one.'
-    )
-  try:
-    os.makedirs(root_dir, exist_ok=True)
-    with open(path, 'w', encoding='utf-8') as file:
-      file.write(config)
-  except OSError as error:
-    raise cli.UserError(
-      f'root_dir {root_dir} cannot be written ({error.strerror}); give another --root_dir.'
-    ) from error
 
 
 @contextlib.contextmanager
@@ -69,14 +40,23 @@ def main():
 
   from seer_tf.training import experiment, loop
 
-  # A SIGTERM unwinds like Ctrl-C does, so that the replay server is stopped.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  processes.leave_on_sigterm()
   cli.parse_gin()
-  tf.keras.utils.set_random_seed(_SEED.value)
-  run = loop.Run(experiment.Experiment(), _ROOT_DIR.value, _SEED.value)
-  _claim(_ROOT_DIR.value)
-  with _replay_server(run.replay_config) as (address, client, check_server):
-    print(run.run(address, client, check_server))
+  tf.keras.utils.set_random_seed(processes.SEED.value)
+  run = loop.Run(experiment.Experiment(), _ROOT_DIR.value, processes.SEED.value)
+  summary = os.path.join(_ROOT_DIR.value, 'summary.txt')
+  with processes.claimed(_ROOT_DIR.value):
+    if not os.path.exists(summary):
+      with _replay_server(run.replay_config) as (address, client, check_server):
+        table = run.run(address, client, check_server)
+      with open(summary, 'w', encoding='utf-8') as file:
+        file.write(table)
+    else:
+      print(
+        f'The run in {_ROOT_DIR.value} has ended; this is how. For another give another root_dir.'
+      )
+    with open(summary, encoding='utf-8') as file:
+      print(file.read())
 
 
 if __name__ == '__main__':

@@ -9,8 +9,8 @@ The convention, so that a reader sees what was tried:
 - `make target` becomes `make -n target`: the target must exist, nothing is installed or trained.
 - `python -m launch.name …` runs with the numbers of tests/tiny_numbers.gin appended.
 - `tensorboard --logdir=…` becomes `tensorboard --inspect --logdir=…`, which reads and ends.
-- A command that ends in `&` runs on while the rest of the block does; then it gets a SIGTERM and
-  has to end with exit code 0.
+- A command that ends in `&` runs on while the rest of the block does; then it gets a SIGTERM, if
+  it has not ended by itself, and has to end with exit code 0.
 - The port in `--port=8000` and `localhost:8000` becomes a free one, /tmp/ a new folder.
 - Lines that begin with `git`, `cd` or `sudo` are passed over.
 
@@ -33,17 +33,21 @@ BLOCK = re.compile(
   r'^(?:<!-- not run: *(.*?) *-->\n)?```bash\n(.*?)^```$', re.MULTILINE | re.DOTALL
 )
 FILE = re.compile(r'^```python\n(# (\w+\.py)\n.*?)^```$', re.MULTILINE | re.DOTALL)
+TINY_RUN = [
+  '--gin_file=tests/tiny_numbers.gin',
+  '--gin_bindings=Experiment.evaluation_period = 400',
+  '--gin_bindings=Experiment.evaluation_episodes = 1',
+  '--gin_bindings=WhenConverged.earliest_agent_steps = 200',
+  '--gin_bindings=WhenConverged.latest_agent_steps = 300',
+  '--gin_bindings=WhenConverged.period_agent_steps = 20',
+  '--gin_bindings=WhenConverged.probe_observations = 50',
+  '--gin_bindings=Cutout.largest = 12',
+]
 TINY_FLAGS = {
-  'launch.train': [
-    '--gin_file=tests/tiny_numbers.gin',
-    '--gin_bindings=Experiment.evaluation_period = 400',
-    '--gin_bindings=Experiment.evaluation_episodes = 1',
-    '--gin_bindings=WhenConverged.earliest_agent_steps = 200',
-    '--gin_bindings=WhenConverged.latest_agent_steps = 300',
-    '--gin_bindings=WhenConverged.period_agent_steps = 20',
-    '--gin_bindings=WhenConverged.probe_observations = 50',
-    '--gin_bindings=Cutout.largest = 12',
-  ],
+  'launch.train': TINY_RUN,
+  'launch.learner': TINY_RUN,
+  'launch.actor': TINY_RUN,
+  'launch.evaluator': TINY_RUN,
   'launch.replay_server': ['--gin_file=tests/tiny_numbers.gin'],
   'launch.benchmark': shlex.split(
     '--seconds=0.1 --pixel_rows=100 --latent_rows=2000 --sample_seconds=0.1 --image_size=25 '
@@ -91,7 +95,7 @@ def script(lines, folder):
   port = portpicker.pick_unused_port()
   commands = [re.sub(r'(="?)/tmp/', rf'\g<1>{folder}/', checked(line)) for line in lines]
   commands = [re.sub(r'(--port=|localhost:)\d+', rf'\g<1>{port}', line) for line in commands]
-  end = 'for job in $(jobs -p); do kill "$job"; wait "$job"; done'
+  end = 'for job in $(jobs -p); do kill "$job" 2> /dev/null || true; wait "$job"; done'
   return '\n'.join(['set -eu -o pipefail', *filter(None, commands), end])
 
 

@@ -147,6 +147,11 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
     )
 
   @property
+  def acting_networks(self):
+    """What acting takes, by name."""
+    return {'encoder': self.encoder, 'q_head': self._q_network}
+
+  @property
   def policy(self):
     """The policy to evaluate, on pixels: mean weights, `evaluation_epsilon`."""
     return self._on_pixels(self._policy)

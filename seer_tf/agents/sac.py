@@ -163,6 +163,11 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     )
 
   @property
+  def acting_networks(self):
+    """What acting takes, by name."""
+    return {'encoder': self.encoder, 'actor': self._actor_network}
+
+  @property
   def auxiliary_part(self) -> auxiliary.Auxiliary:
     """The auxiliary part; it ends when all of the lower encoder is frozen."""
     ended = self.encoder.frozen >= len(self.lower.stages)

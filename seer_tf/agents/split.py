@@ -31,6 +31,7 @@ class SplitAgent:
     frozen_layers: int32 variable, stages that are frozen, from the first on.
     agent_steps: int64 variable, actions taken so far. Whoever collects keeps it; schedules of
       exploration read it.
+    acting_networks: name -> network, of all that acting takes.
     has_td_errors: whether an update's `LossInfo.extra` has a `td_error` of each transition, which
       prioritised replay needs.
   """
@@ -189,6 +190,10 @@ class SplitAgent:
     for stage, target in list(zip(self.lower.stages, self.target_lower.stages))[:count]:
       freeze.freeze(stage, target)
     self.frozen_layers.assign(self.encoder.frozen)
+
+  def freeze_again(self):
+    """Freezes what was frozen in a checkpoint just read, which holds weights but not that."""
+    self.freeze_layers(int(self.frozen_layers))
 
   def freeze(self) -> str:
     """Freezes the lower encoders and enters the draining phase; returns the fingerprint."""

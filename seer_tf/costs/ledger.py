@@ -2,7 +2,11 @@
 
 import collections
 import contextlib
+import json
 import time
+from typing import Dict, Mapping
+
+import numpy as np
 
 from seer_tf.costs import flops
 
@@ -48,14 +52,36 @@ class Ledger:
     """Adds seconds of the updates of `phase` in which the learner waited for data."""
     self._waiting_seconds[phase] += seconds
 
-  def acted(self, phase: str, encoded: bool, stored: bool):
-    """Adds one agent step to `phase`: encoded for acting (not if random), stored as latents."""
-    self._agent_steps[phase] += 1
-    self._flops[phase] += encoded * self.costs.act + stored * self.costs.store
+  def acted(self, phase: str, agent_steps: int, encoded: bool, stored: bool):
+    """Adds agent steps to `phase`: encoded for acting (not if random), stored as latents."""
+    self._agent_steps[phase] += agent_steps
+    each = encoded * self.costs.act + stored * self.costs.store
+    self._flops[phase] += agent_steps * each
 
   def converted(self, phase: str, observations: int):
     """Adds observations that were converted to latents to `phase`."""
     self._flops[phase] += observations * self.costs.convert
+
+  def state(self) -> Dict[str, np.ndarray]:
+    """The sums so far, for a checkpoint."""
+    return {'sums': np.asarray(json.dumps(self._sums))}
+
+  def restore(self, state: Mapping[str, np.ndarray]):
+    """Goes on from what `state` returned."""
+    for name, sums in json.loads(str(state['sums'])).items():
+      self._sums[name].clear()
+      self._sums[name].update(sums)
+
+  @property
+  def _sums(self) -> Dict[str, collections.Counter]:
+    return dict(
+      flops=self._flops,
+      seconds=self._seconds,
+      agent_steps=self._agent_steps,
+      updates=self._updates,
+      update_seconds=self._update_seconds,
+      waiting_seconds=self._waiting_seconds,
+    )
 
   @property
   def flops(self) -> int:

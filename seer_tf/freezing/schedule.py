@@ -56,7 +56,8 @@ class Schedule:
       record: takes agent_steps and figures by name, for TensorBoard.
 
     Returns:
-      Observers of the `Trajectory` of every agent step until the freeze.
+      Observers of the `Trajectory` of every agent step until the freeze. Where others act than the
+      learner they see observations out of replay instead, until `is_full` of each is true.
     """
     return ()
 

@@ -14,6 +14,9 @@ import reverb
 
 from seer_tf.replay import server, tables
 
+# Messages of one call, each a round trip, which may take a tenth of a second.
+_MOST_AT_ONCE = 100
+
 
 class Variables(NamedTuple):
   """What the learner says; `tables.VARIABLES_SIGNATURE` gives the dtypes.
@@ -32,6 +35,7 @@ class Variables(NamedTuple):
     configuration: gin's bindings in the learner.
     checkpoint_order: asks the server for a checkpoint whenever it has grown.
     restore_order: incarnation of the server that is to start anew from its last checkpoint, or 0.
+    may_act: 0 while actors are as far ahead of the learner as they may be.
     is_over: 1 once the run has ended.
     flops: of the run so far.
     seconds: the same, without evaluation.
@@ -49,6 +53,7 @@ class Variables(NamedTuple):
   configuration: str = ''
   checkpoint_order: int = 0
   restore_order: int = 0
+  may_act: int = 1
   is_over: int = 0
   flops: float = 0.0
   seconds: float = 0.0
@@ -107,7 +112,7 @@ def send(client: reverb.Client, status: Status, timeout_seconds: float = 20):
 
 
 def receive(client: reverb.Client, timeout_seconds: float = 20) -> List[Status]:
-  """Messages of actors since the last call, oldest first; each is delivered once.
+  """Messages of actors since the last call, oldest first; each is delivered once, at most 100.
 
   Raises:
     TimeoutError: if the server does not answer.
@@ -130,12 +135,16 @@ def _take(client, table: str, count: Optional[int], timeout_seconds: float) -> L
   """Data of `count` items, of as many as there are if None; none of an empty table."""
 
   def sample():
-    held = client.server_info(max(1, int(timeout_seconds)))[table].current_size
+    try:
+      held = client.server_info(max(1, int(timeout_seconds)))[table].current_size
+    except (reverb.errors.ReverbError, RuntimeError) as error:  # which names no server
+      raise TimeoutError(f'{what}: no answer ({error}).') from error
     if not held:
       return []
     # One at a time: the server would never free what several samples in flight have used up.
     samples = (
-      next(client.sample(table, unpack_as_table_signature=True)) for _ in range(count or held)
+      next(client.sample(table, unpack_as_table_signature=True))
+      for _ in range(count or min(held, _MOST_AT_ONCE))
     )
     return [step.data for [step] in samples]
 

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import reverb
@@ -96,19 +96,53 @@ def connect(
   client = reverb.Client(address)
   limit = max(1, math.ceil(timeout_seconds))
   try:
-    info = client.server_info(timeout=limit)
+    client.server_info(timeout=limit)
   except (reverb.errors.ReverbError, RuntimeError) as error:
     raise ReplayServerError(
       f'No replay server answers at {address} (limit {limit} s): {_why(host, int(port))}. Check '
       'host and port, and that `python -m launch.replay_server` runs there.'
     ) from error
-  lines = tables.differences(config, info)
+  check_tables(address, client, config)
+  return client
+
+
+def check_tables(address: str, client: reverb.Client, config: tables.ReplayConfig):
+  """Refuses a server whose tables are not those of `config`.
+
+  Raises:
+    ReplayServerError: naming the entries that differ.
+  """
+  lines = tables.differences(config, client.server_info(timeout=20))
   if lines:
     raise ReplayServerError(
       f'Replay server {address} was started with another configuration: {"; ".join(lines)}. Start '
       'it with the gin files and bindings of this run.'
     )
-  return client
+
+
+def await_answer(
+  client: reverb.Client, deadline: float, check: Callable[[], None] = lambda: None
+) -> Optional[Mapping[str, Any]]:
+  """Asks a server that has not answered, ever less often, until it does.
+
+  Args:
+    client: its.
+    deadline: on `time.monotonic`'s clock, when to give up.
+    check: called between the questions; raises if there is nobody left to wait for.
+
+  Returns:
+    Its `server_info`; None if it has not answered.
+  """
+  pause = 0.5
+  while True:
+    try:
+      return client.server_info(timeout=5)
+    except (reverb.errors.ReverbError, RuntimeError):
+      check()
+    if time.monotonic() + pause > deadline:
+      return None
+    time.sleep(pause)  # Nothing tells when a server comes back.
+    pause = min(2 * pause, 10)
 
 
 def _why(host: str, port: int) -> str:
@@ -189,7 +223,8 @@ class EmbeddedServer:
 
   The child runs in a session of its own, so that Ctrl-C in a terminal reaches only the parent,
   which then stops the child in its own time. Should the parent vanish without doing so (SIGKILL),
-  the child sees its standard input close and exits.
+  the child sees its standard input close and exits. With a root_dir it writes a last checkpoint
+  before it ends, either way.
 
   Attributes:
     address: 'localhost:port', once started.
@@ -200,17 +235,18 @@ class EmbeddedServer:
     gin_files: Sequence[str] = (),
     gin_bindings: Sequence[str] = (),
     root_dir: Optional[str] = None,
-    start_timeout_seconds: float = 120,
-    stop_timeout_seconds: float = 10,
+    start_timeout_seconds: float = 600,
+    stop_timeout_seconds: float = 30,
   ):
     """Starts nothing yet.
 
     Args:
       gin_files: gin files that describe the experiment, as for the parent.
       gin_bindings: bindings on top of them.
-      root_dir: the run's folder, for the server's checkpoints; None: a temporary one.
+      root_dir: the run's folder, for the server's checkpoints; None: it keeps none.
       start_timeout_seconds: limit from the start of the process to its being ready.
-      stop_timeout_seconds: limit from SIGTERM to its end; then follows SIGKILL.
+      stop_timeout_seconds: limit from SIGTERM to its end, its last checkpoint included; then
+        follows SIGKILL.
     """
     self._command = [
       *(sys.executable, '-m', 'launch.replay_server', '--port=0', '--stop_on_stdin_eof'),
@@ -218,6 +254,7 @@ class EmbeddedServer:
       *(f'--gin_bindings={binding}' for binding in gin_bindings),
       *([f'--root_dir={root_dir}'] if root_dir else []),
     ]
+    self._root_dir = root_dir
     self._start_timeout_seconds = start_timeout_seconds
     self._stop_timeout_seconds = stop_timeout_seconds
     self._log = collections.deque(maxlen=20)
@@ -246,9 +283,13 @@ class EmbeddedServer:
     code = self._process.poll()
     if code is not None:
       self._threads[-1].join(timeout=1)  # what it still said
+      if self._root_dir:
+        lost = 'Rows since its last checkpoint are lost; the same command resumes from it.'
+      else:
+        lost = 'What was in replay is lost; start the run again.'
       raise ReplayServerError(
-        f'The replay server (pid {self.pid}, {self.address}) has died: {_in_words(code)}. What was '
-        f'in replay is lost; start the run again. It said last: {self._last_words()}'
+        f'The replay server (pid {self.pid}, {self.address}) has died: {_in_words(code)}. {lost} '
+        f'It said last: {self._last_words()}'
       )
 
   def stop(self):

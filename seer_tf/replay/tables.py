@@ -278,6 +278,7 @@ VARIABLES_SIGNATURE = {
   'configuration': tf.TensorSpec((), tf.string),
   'checkpoint_order': tf.TensorSpec((), tf.int64),
   'restore_order': tf.TensorSpec((), tf.int64),
+  'may_act': tf.TensorSpec((), tf.int32),
   'is_over': tf.TensorSpec((), tf.int32),
   'flops': tf.TensorSpec((), tf.float64),
   'seconds': tf.TensorSpec((), tf.float64),

@@ -6,6 +6,7 @@ An observer of a TF-Agents driver is then no more than
     observer = lambda trajectory: writer.append(pixels_row(trajectory, frame_channels=3))
 """
 
+import time
 from typing import Callable, Mapping
 
 import numpy as np
@@ -19,6 +20,15 @@ from seer_tf.replay import tables, transitions
 # items wait in the client for their chunks, and Reverb warns of 50 and more.
 _NARROW_CHUNK_ITEMS = 16
 _NARROW_CHUNK_ROWS = 64
+
+
+def creation_times(numbers: np.ndarray) -> np.ndarray:
+  """Priorities of uniform replay: seconds since 1970, also of an item in which nothing starts.
+
+  There nobody draws by them, but they tell `keeper.Keeper` which of several writers' items is the
+  oldest.
+  """
+  return np.full(max(1, len(numbers)), time.time())
 
 
 class RowWriter:
@@ -49,7 +59,7 @@ class RowWriter:
     flush_every_rows: int = 8,
     timeout_seconds: int = 60,
     check_server: Callable[[], None] = lambda: None,
-    priority_of: Callable[[np.ndarray], np.ndarray] = np.ones_like,
+    priority_of: Callable[[np.ndarray], np.ndarray] = creation_times,
     first_number: int = 0,
   ):
     """Opens the stream; sends nothing.
@@ -64,8 +74,8 @@ class RowWriter:
       timeout_seconds: limit of each single wait for the server, in whole seconds.
       check_server: called each second of a wait; raises if there is nobody left to wait for.
       priority_of: priorities of rows that start a transition, by their numbers, int64 [N] -> [N],
-        each above 0. An item gets the largest of its own rows', 0 if none starts one; only tables
-        that sample by priority care.
+        each above 0. An item gets the largest that it returns, 0 if that is none; only tables that
+        sample by priority care, and the keeper of uniform replay: see `creation_times`.
       first_number: of the first row, if that has no number of its own.
 
     Raises:
@@ -89,6 +99,7 @@ class RowWriter:
     self._acknowledged = 0
     self._next_number = first_number
     self._closed = False
+    self._is_whole = True
     # The step that is being filled, and rows in all steps so far, padding included.
     self._padding = _batch_of_one(padding_row)
     self._step = tables.Row(*(np.repeat(column, rows_per_step, axis=0) for column in self._padding))
@@ -117,6 +128,11 @@ class RowWriter:
   def rows(self) -> int:
     """Rows appended, padding not counted."""
     return self._rows
+
+  @property
+  def next_number(self) -> int:
+    """Of the row that comes next, if it has no number of its own."""
+    return self._next_number
 
   @property
   def acknowledged(self) -> int:
@@ -167,7 +183,9 @@ class RowWriter:
     before = self._rows
     self._rows += count
     self._next_number = int(rows.number[-1]) + 1
+    self._is_whole = False  # should a signal end the process in the middle of this
     self._fill(rows)
+    self._is_whole = True
     if self._rows // self._flush_every_rows > before // self._flush_every_rows:
       self._wait(self._pending_items)
 
@@ -188,11 +206,24 @@ class RowWriter:
     Raises:
       TimeoutError: if the server does not confirm within `timeout_seconds`.
     """
+    if not self._is_whole:
+      self.abandon()  # where items begin and end is not known any more
+      return
     if not self._closed:
       self._closed = True
       while self._owned < self._rows:
         self._fill(self._padding)
     self.flush()
+
+  def abandon(self):
+    """Closes the stream as it is, without waiting for anybody: what is not acknowledged is dropped.
+
+    To be called once the server is lost. A writer that is merely forgotten goes on trying to reach
+    the server, and would deliver its rows to the one that takes its place. May be called at any
+    time, also after `close`.
+    """
+    self._closed = True
+    self._writer.close()
 
   def _items(self, layout: tables.Layout) -> int:
     """Items created in a table of this layout."""

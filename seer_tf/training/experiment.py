@@ -6,6 +6,7 @@ gin files and bindings; that is why they fit together.
 
 import dataclasses
 import functools
+import math
 from typing import Callable, Optional
 
 import gin
@@ -30,6 +31,7 @@ from seer_tf.networks import (
 )
 from seer_tf.replay import (
   capacity,  # noqa: F401
+  checkpointer,  # noqa: F401
   codecs,
   priorities,  # noqa: F401
   tables,
@@ -70,6 +72,12 @@ class Experiment:
       fitted to.
     summary_period: updates between two TensorBoard summaries.
     checkpoint_period: updates between two checkpoints.
+    actors_ahead_agent_steps: with actors of their own: agent steps that they may be ahead of what
+      the learner has made its updates for.
+    variables_period_seconds: the same: between two publications of weights, and between two looks
+      of an actor at them. Acting stops for no longer at the freeze.
+    variables_limit_seconds: an actor whose weights have not been confirmed for so long pauses.
+    reconnect_seconds: how long each process tries to reach a replay server that has gone away.
   """
 
   environment_fn: Callable[..., py_environment.PyEnvironment] = dm_control.load
@@ -95,6 +103,10 @@ class Experiment:
   calibration_latents: int = 1024
   summary_period: int = 100
   checkpoint_period: int = 10_000
+  actors_ahead_agent_steps: int = 500
+  variables_period_seconds: float = 1.0
+  variables_limit_seconds: float = 60.0
+  reconnect_seconds: float = 600.0
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -102,6 +114,8 @@ class Experiment:
       is_count = field.type is int or (field.type == Optional[int] and value is not None)
       if is_count and (not isinstance(value, int) or value < 1):
         raise ValueError(f'Experiment.{field.name} is {value!r}; give a whole number, at least 1.')
+      if field.name.endswith('_seconds') and not 0 < value < math.inf:
+        raise ValueError(f'Experiment.{field.name} is {value!r}; give seconds, more than 0.')
 
   def updates(self, from_latents: bool) -> int:
     """Updates per agent step in this phase."""

@@ -3,8 +3,14 @@
 Datasets yield a batch and how it was drawn, which decides its weights: see `replay.priorities`.
 """
 
+import os
+
 import tensorflow as tf
-from tf_agents.train import learner
+from tf_agents.train import interval_trigger, learner, triggers
+
+from seer_tf.training import checkpoints, faults
+from seer_tf.training import experiment as experiment_lib
+from seer_tf.training import link as link_lib
 
 
 class Learner(learner.Learner):
@@ -66,3 +72,63 @@ class Learner(learner.Learner):
     """Saves checkpoint and policies now, whatever their periods."""
     for trigger in self.triggers:
       trigger(self.train_step_numpy, force_trigger=True)
+
+  def save_checkpoint(self):
+    """Saves a checkpoint now; older ones stay until it is complete.
+
+    It gets a number of its own rather than that of its updates, so that two of the same update (at
+    the freeze, before and after the conversion) never share a file.
+    """
+    faults.reach('checkpoint')
+    self._checkpointer.manager.save()
+    faults.reach('checkpointed')
+
+  def _get_checkpoint_trigger(self, checkpoint_interval):
+    return interval_trigger.IntervalTrigger(
+      checkpoint_interval, self.save_checkpoint, start=self.train_step_numpy
+    )
+
+
+def make(
+  root_dir: str,
+  updates: tf.Variable,
+  agent,
+  link: link_lib.Link,
+  experiment: experiment_lib.Experiment,
+) -> Learner:
+  """A learner from pixels, which goes on from the newest checkpoint in root_dir, if there is one.
+
+  Args:
+    root_dir: of the run.
+    updates: its clock.
+    agent: learns; what it tracks is in the checkpoint.
+    link: to replay.
+    experiment: periods.
+
+  Raises:
+    ValueError: if the checkpoint cannot be read.
+  """
+  saved_model_dir = os.path.join(root_dir, learner.POLICY_SAVED_MODEL_DIR)
+  period = experiment.checkpoint_period
+  try:
+    return Learner(
+      root_dir,
+      updates,
+      agent,
+      replay=link.replay,
+      experience_dataset_fn=lambda: link.dataset('pixels'),
+      triggers=[
+        triggers.PolicySavedModelTrigger(
+          saved_model_dir, agent, updates, interval=period, save_collect_policy=False
+        )
+      ],
+      checkpoint_interval=period,
+      summary_interval=experiment.summary_period,
+    )
+  except (tf.errors.OpError, KeyError, IndexError, OSError) as error:
+    if not checkpoints.exists(root_dir):
+      raise
+    raise ValueError(
+      f'The newest checkpoint in {root_dir}/train/checkpoints cannot be read ({error}): remove its '
+      'files and its name in the file `checkpoint` there to go on from the one before.'
+    ) from error

@@ -1,42 +1,61 @@
-"""The life of a run in one process: pixels, the switch, latents.
+"""The life of a learner: pixels, the switch, latents; whoever acts for it.
 
-pixels     act, write pixels, learn from sampled pixels; layers may freeze one after another
-draining   freeze the lower encoder; every pixel row in replay becomes a latent row, once
-latents    act and encode, write latents, learn from sampled latents
+pixels     actors write pixels, it learns from sampled pixels; layers may freeze one after another
+draining   the lower encoder is frozen; every pixel row in replay becomes a latent row, once
+latents    actors encode and write latents, it learns from sampled latents
+
+`Run` begins in whatever phase its checkpoint says, finds out what the replay server holds, and goes
+on from there: after a start, after a kill, and after the server was away.
 """
 
 import functools
 import math
-import os
-from typing import Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Callable, Dict, Mapping, Optional, Sequence
 
 from absl import logging
 import numpy as np
 import reverb
 import tensorflow as tf
-from tf_agents.policies import py_tf_eager_policy, random_py_policy
-from tf_agents.train import learner as tf_agents_learner
-from tf_agents.train import triggers
 
 from seer_tf.costs import flops
-from seer_tf.costs import ledger as ledger_lib
 from seer_tf.freezing import freeze
 from seer_tf.replay import capacity as capacity_lib
-from seer_tf.replay import datasets, drain, messages, priorities, tables, writers
-from seer_tf.replay import server as replay_server
-from seer_tf.training import collector as collector_lib
-from seer_tf.training import evaluation, records
+from seer_tf.training import (
+  account,
+  checkpoints,
+  checks,
+  conversion,
+  crew,
+  encoding,
+  faults,
+  link,
+  publication,
+  records,
+  subscription,
+)
 from seer_tf.training import experiment as experiment_lib
 from seer_tf.training import learner as learner_lib
 
 # Agent steps between two looks at the server, the progress bar's figures and TensorBoard's.
 _REPORT_PERIOD = 20
-# Limit of a single wait for the replay server.
-_TIMEOUT_SECONDS = 30
+# Updates between two looks at what else there is to do.
+_MOST_UPDATES = 20
+
+
+class _Every:
+  """True once in `period` counts, of a clock that may jump."""
+
+  def __init__(self, period: int, start: int):
+    self._period = period
+    self._last = start // period
+
+  def __call__(self, count: int) -> bool:
+    last, self._last = self._last, count // self._period
+    return self._last > last
 
 
 class Run:
-  """One training run against one replay server.
+  """One learner against one replay server.
 
   Building it checks everything that can be checked before the first agent step. `run` lives it.
   """
@@ -46,150 +65,187 @@ class Run:
     experiment: experiment_lib.Experiment,
     root_dir: str,
     seed: Optional[int] = None,
+    acting: Optional[crew.RemoteCrew] = None,
   ):
-    """Builds environments, agent and schedule.
+    """Builds agent and schedule.
 
     Args:
       experiment: what to run.
-      root_dir: where the run leaves what it leaves.
+      root_dir: where the run leaves what it leaves, and goes on from.
       seed: of environments, initial weights and exploration. Replay's sampling cannot be seeded.
+      acting: who acts; by default this process does.
 
     Raises:
       ValueError: for settings that do not fit together; one line that says which.
     """
     self._experiment = experiment
     self._root_dir = root_dir
-    seeds = (None, None) if seed is None else (seed, seed + 1)
-    self._environment = experiment.environment_fn(seed=seeds[0])
-    evaluation_environment_fn = experiment.evaluation_environment_fn or experiment.environment_fn
-    self._evaluation_environment = evaluation_environment_fn(seed=seeds[1])
-    self._updates = tf.Variable(0, dtype=tf.int64, trainable=False, name='updates')
-    self.agent = experiment.agent(self._environment, self._updates)
+    self._crew = acting or crew.LocalCrew(experiment, seed)
+    self._environment = self._crew.environment
+    self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name='updates')
+    self.agent = experiment.agent(self._environment, self.updates)
     self.replay_config = experiment.replay_config(self._environment)
-    self._codec = experiment.codec(self.replay_config)
+    self.codec = experiment.codec(self.replay_config)
+    self._encoding = encoding.Encoding(self.agent, self.codec, self.replay_config, experiment)
     self._schedule = experiment.schedule_fn()
     self._schedule.check(experiment.initial_random_agent_steps, experiment.total_agent_steps)
     self._schedule.check_layers(self._layers)
-    self._check_first_sample()
-    self._check_draws()
+    checks.check_first_sample(experiment, self.replay_config)
+    checks.check_draws(experiment, self.replay_config, self.agent)
     self._capacity = capacity_lib.Capacity()
     self._capacity.check(self.replay_config, experiment.batch_size)
-    self._ledger = ledger_lib.Ledger(self._costs)
-    self._reports: Dict[str, replay_server.Report] = {}  # at the end of a phase
-    self._warnings: List[str] = []
+    self._publication = publication.Publication(
+      self.agent, self._crew.needs_weights, experiment.variables_period_seconds
+    )
     self._fingerprint = ''
     self._learner = None
-    self._random_policy = random_py_policy.RandomPyPolicy(
-      self._environment.time_step_spec(), self._environment.action_spec(), seed=seed
-    )
-
-  def _check_first_sample(self):
-    """Refuses a run that would wait for a transition that replay cannot hold yet, or ever."""
-    config, needed = self.replay_config, self.replay_config.rows_to_sample
-    rows = {
-      'Experiment.initial_random_agent_steps': self._experiment.initial_random_agent_steps,
-      'ReplayConfig.pixels_capacity': config.pixels_capacity,
-      'ReplayConfig.latents_capacity': config.latents_capacity,
-    }
-    for name, count in rows.items():
-      if count < needed:
-        raise ValueError(
-          f'{name} is {count}, but before the first update replay must hold {needed} rows: a block '
-          f'and the ReplayConfig.n_step = {config.n_step} agent steps behind it. Give at least '
-          f'{needed}, or a smaller ReplayConfig.n_step, block_length or pixels_block_length.'
-        )
-
-  def _check_draws(self):
-    """Refuses what no batch could be drawn or ranked by."""
-    draws, config = self._experiment.draws_per_block, self.replay_config
-    if config.prioritised and not self.agent.has_td_errors:
-      raise ValueError(
-        f'ReplayConfig.priority_exponent is {config.priority_exponent}, but '
-        f'{type(self.agent).__name__} has no TD error of each transition to make priorities of: '
-        'bind 0 for uniform replay, or Experiment.agent_fn = @SeerDqnAgent.'
-      )
-    if draws > config.block_length:
-      raise ValueError(
-        f'Experiment.draws_per_block is {draws}, but an item of latents owns '
-        f'ReplayConfig.block_length = {config.block_length} rows: give no more than that.'
-      )
+    self._learns = False
+    self._needs_rows = False
+    self._incarnation = 0  # of the server that was agreed with
+    self._draining = 0  # as it was published last
+    self._counted = 0  # agent steps that are in the ledger and in:
+    self._due = 0  # updates that they all make necessary
 
   def run(self, server_address: str, client: reverb.Client, check_server) -> str:
-    """Lives the whole run and returns the table that sums it up.
+    """Lives the whole run, or what is left of it, and returns the table that sums it up.
 
     Args:
       server_address: 'host:port' of a replay server with `replay_config`'s tables.
       client: connected to it.
-      check_server: called between agent steps; raises once the server is gone.
+      check_server: called between agent steps; raises once the server is gone for good.
     """
-    self._client = client
-    self._server_address = server_address
-    self._check_server = check_server
-    learning = self._experiment.total_agent_steps - self._experiment.initial_random_agent_steps
-    total_updates = learning * self._experiment.updates_per_agent_step
-    self._replay = priorities.of_replay(client, self.replay_config, total_updates, _TIMEOUT_SECONDS)
-    self._records = records.Records(self._root_dir)
-    self._progress = records.Progress(self._experiment.total_agent_steps)
+    self.link = link.Link(
+      server_address, client, check_server, self._experiment, self.replay_config, self.codec
+    )
+    self._conversion = conversion.Conversion(
+      self.link,
+      self.replay_config,
+      self._publish,
+      self._publication.order_checkpoint,
+      self._encoding,
+      self._experiment.conversion_batch_size,
+      self.keep_alive,
+    )
+    self._account = account.Account(
+      self._root_dir, self._experiment.total_agent_steps, self._costs, self._crew.evaluates
+    )
+    self._ledger = self._account.ledger
     try:
-      self._warn(self._capacity.warnings(self.replay_config, replay_server.report(client)))
-      self._live()
-      return records.summary_table(
-        self._records.evaluations, self._ledger, self._reports, self._warnings
-      )
-    except (OSError, tf.errors.OpError):
-      self._check_server()  # A server that has died explains any other error.
+      self._account.warn(self._capacity.warnings(self.replay_config, self.link.report()))
+      self._crew.join(self)
+      self._resume()
+      self._live_on()
+      return self._account.summary()
+    except (KeyboardInterrupt, SystemExit):
+      self._save_at_last()
       raise
     finally:
-      self._progress.close()
-      self._records.close()
-      self._environment.close()
-      self._evaluation_environment.close()
+      self._account.close()
+      self._crew.close()
+
+  def _live_on(self):
+    """Lives, and goes on when the server was away."""
+    while True:
+      try:
+        self._live()
+        return
+      except subscription.SERVER_ERRORS as error:
+        self._crew.abandon()
+        self._learns = False
+        if self._learner is not None:
+          self._learner.stop_feeding()
+        progress = (self._learned_agent_steps, int(self.updates), self._phase)
+        self.link.await_back(error, progress, self._account.say)
 
   def _live(self):
-    experiment, agent, config = self._experiment, self.agent, self.replay_config
-    self._evaluator = evaluation.Evaluator(
-      self._evaluation_environment, agent.policy, self._updates, experiment.evaluation_episodes
-    )
-    self._collector = collector_lib.Collector(self._environment)
-    self._publish()
-
-    pixels = self._writer(config.pixels_layouts, config.pixels_row)
-    write_pixels = lambda trajectory: pixels.append(
-      writers.pixels_row(trajectory, config.frame_shape[-1])
-    )
-    observers = [write_pixels, *self._schedule.watch(agent.activations, self._record_similarities)]
-    self._collector.act_with(self._random_policy, observers)
-    self._advance(lambda agent_steps: agent_steps >= experiment.initial_random_agent_steps)
-    pixels.flush()
-
-    self._learner = self._make_learner()
-    self._collector.act_with(_eager(agent.collect_policy), observers)
-    self._advance(self._freeze_due)
-    pixels.close()
-    self._evaluate()
-    self._measure()
-    if self._is_over:
-      self._learner.save()
-      return
-
-    latents = self._writer(config.latents_layouts, config.latents_row)
-    self._switch(pixels.rows, latents)
-    write_latents = lambda trajectory: latents.append(
-      writers.latents_row(trajectory, self._codec.encode)
-    )
-    self._collector.act_with(_eager(agent.storing_policy(config.stored_crops)), [write_latents])
-    self._advance(lambda agent_steps: False)
-    latents.close()
-    self._check_latents()
+    self._agree()
+    agent, layers = self.agent, freeze.Phase
+    self._crew.begin(self._phase, self._is_new)
+    if self._phase == layers.PIXELS:
+      self._begin_learning('pixels')
+      self._advance(self._freeze_due)
+      self._crew.rest()
+      self._evaluate()
+      self._measure()
+      if not self._is_over:
+        self._freeze()
+    if self._phase == layers.DRAINING:
+      self._convert()
+    if self._phase == layers.LATENTS:
+      self._begin_learning('latents', self._experiment.draws_per_block)
+      self._advance(lambda agent_steps: False)
+      self._crew.end()
+      self._convert_stragglers()
+      self._check_latents()
+    self._learns = False
+    agent.agent_steps.assign(self._crew.agent_steps)
     self._learner.save()
-    self._evaluate()
-    self._measure()
-    row_bytes = (self._reports[phase].bytes_per_row for phase in ('pixels', 'latents'))
-    self._warn(capacity_lib.without_gain(*row_bytes, measured=True))
+    if self._phase == layers.LATENTS:
+      self._evaluate()
+      self._measure()
+    self._publish(is_over=1)
+
+  def _resume(self):
+    """Goes on from the newest checkpoint, if there is one."""
+    if not checkpoints.exists(self._root_dir):
+      return
+    self._learner = self._made_learner()
+    self.agent.freeze_again()
+    self._learner.retrace()
+    self._ledger.costs = self._costs
+    self._account.records.go_back_to(self._crew.agent_steps)
+    if self._fingerprint:
+      self._encoding.check(self._fingerprint)
+    self._account.say(
+      f'going on from agent step {self._crew.agent_steps:,}, update {int(self.updates):,}, '
+      f'phase {self._phase_name}'
+    )
+
+  def _agree(self):
+    """Finds out what replay holds, whatever was killed and when, and what is to be done about it.
+
+    Raises:
+      ValueError: if it holds what this run has not made, or cannot know.
+    """
+    self.link.check_tables()
+    said, report = self.link.said(), self.link.report()
+    self._publication.seen(said)
+    self._is_new = said.version < 0 and not report.rows and not report.checkpoints
+    foreign = said.fingerprint and self._fingerprint and said.fingerprint != self._fingerprint
+    # A conversion is published before it is saved, but a freeze is saved before it is published.
+    is_ahead = said.phase > self._phase == freeze.Phase.PIXELS
+    if is_ahead or foreign:
+      raise ValueError(
+        f'Replay server {self.link.address} is in phase {freeze.Phase(said.phase).name.lower()} '
+        f'with latents {said.fingerprint[:12] or "(none)"}, the newest checkpoint of this learner '
+        f'in phase {self._phase_name} with {self._fingerprint[:12] or "(none)"}: they are not of '
+        'one run. Give the root_dir of that run, or start the server with another root_dir.'
+      )
+    # A server that came back in the middle does not know it; this process may have read it since.
+    if said.draining or self._draining:
+      self._account.say('the conversion was interrupted: replay goes back to before it')
+      self._conversion.start_server_anew()
+      said = self.link.said()
+    if self._phase != freeze.Phase.PIXELS:
+      done = said.phase == freeze.Phase.LATENTS
+      self.agent.phase.assign(int(freeze.Phase.LATENTS if done else freeze.Phase.DRAINING))
+    self._incarnation = self.link.report().incarnation
+    self._publish()
 
   @property
   def _is_over(self) -> bool:
-    return self._collector.agent_steps >= self._experiment.total_agent_steps
+    return self._learned_agent_steps >= self._experiment.total_agent_steps
+
+  @property
+  def _owed(self) -> int:
+    """Updates that agent steps were taken for and that are not made yet."""
+    return self._due - int(self.updates)
+
+  @property
+  def _learned_agent_steps(self) -> int:
+    """Agent steps that all updates were made for: actors elsewhere may be ahead of them."""
+    updates = self._experiment.updates(self._phase == freeze.Phase.LATENTS)
+    return self._counted - math.ceil(self._owed / updates)
 
   @property
   def _layers(self) -> Sequence[str]:
@@ -201,40 +257,75 @@ class Run:
     return self.agent.costs(self._experiment.batch_size, self.replay_config.stored_crops)
 
   @property
-  def _phase(self) -> str:
-    return freeze.Phase(int(self.agent.phase)).name.lower()
+  def _phase(self) -> freeze.Phase:
+    return freeze.Phase(int(self.agent.phase))
+
+  @property
+  def _phase_name(self) -> str:
+    return self._phase.name.lower()
 
   @property
   def _clocks(self) -> records.Clocks:
-    collector = self._collector
-    return records.Clocks(collector.env_frames, collector.agent_steps, int(self._updates))
+    return records.Clocks(self._crew.env_frames, self._learned_agent_steps, int(self.updates))
+
+  def observers(self) -> Sequence[Callable]:
+    """Who is to see the trajectories of the pixel phase, besides replay."""
+    return list(self._schedule.watch(self.agent.activations, self._record_similarities))
+
+  def age_in_updates(self, version: int) -> float:
+    """Updates made since this version of the variables; NaN if that is not known any more."""
+    return self._publication.age(version, int(self.updates))
+
+  def _begin_learning(self, table: str, draws_per_window: int = 1):
+    """Acts until something can be sampled from `table`, and has the learner do so."""
+    first = self._experiment.initial_random_agent_steps
+    self._learns, self._needs_rows = False, True
+    self._advance(lambda _: self._crew.agent_steps >= first and self._crew.can_sample(table))
+    self._needs_rows = False
+    self._crew.learn(self._phase)
+    if self._learner is None:
+      self._learner = self._made_learner()
+    waited = functools.partial(self._ledger.waited, table)
+    self._learner.feed(self.link.dataset(table, draws_per_window, waited))
+    self._learns = True
 
   def _advance(self, is_done: Callable[[int], bool]):
-    """Acts, and learns once there is a learner, until `is_done(agent_steps)` or the run's end."""
-    experiment, ledger, collector = self._experiment, self._ledger, self._collector
-    phase, from_latents = self._phase, int(self.agent.phase) == freeze.Phase.LATENTS
+    """Acts, and learns once there is something to learn from, until `is_done` or the run's end."""
+    experiment, ledger, acting = self._experiment, self._ledger, self._crew
+    phase, from_latents = self._phase_name, self._phase == freeze.Phase.LATENTS
     updates = experiment.updates(from_latents)
+    report_due = _Every(_REPORT_PERIOD, acting.agent_steps)
+    evaluation_due = _Every(experiment.evaluation_period, acting.agent_steps)
     while not self._is_over:
       with ledger.timed(phase):  # a schedule may take its time to look at the encoder
-        if is_done(collector.agent_steps):
+        if is_done(self._learned_agent_steps):
           break
-      self.agent.agent_steps.assign(collector.agent_steps)
+      self.agent.agent_steps.assign(acting.agent_steps)
       with ledger.timed(phase):
-        collector.run()
-        ledger.acted(phase, encoded=self._learner is not None, stored=from_latents)
-        if self._learner is not None:
-          with ledger.updates(phase, updates, from_latents):
-            self._learner.run(updates)
-      if collector.agent_steps % _REPORT_PERIOD == 0:
+        acting.advance(wait=not (self._learns and self._owed))
+        new = acting.agent_steps - self._counted
+        first = max(self._counted, experiment.initial_random_agent_steps)
+        self._counted = acting.agent_steps
+        self._due += max(0, self._counted - first) * updates
+        ledger.acted(phase, new, encoded=self._learns, stored=from_latents)
+        if self._learns:
+          count = min(self._owed, max(updates, _MOST_UPDATES))
+          if count:
+            with ledger.updates(phase, count, from_latents):
+              self._learner.run(count)
+      self.keep_alive(draining=0)
+      if report_due(acting.agent_steps):
         self._report()
-      if collector.agent_steps % experiment.evaluation_period == 0:
+        if from_latents:
+          self._convert_stragglers()
+      if evaluation_due(acting.agent_steps):
         self._evaluate()
 
   def _freeze_due(self, agent_steps: int) -> bool:
     """Whether replay is to be converted; freezes layers that are due before that."""
     layers, frozen = self._layers, self.agent.encoder.frozen
-    if frozen == len(layers):
-      return False  # and none is ever to be stored
+    if frozen == len(layers) and not self._experiment.store_latents:
+      return False
     due = min(self._schedule(agent_steps), len(layers))
     if self._experiment.store_latents and due == len(layers):
       return True
@@ -246,172 +337,151 @@ class Run:
     return False
 
   def _say_frozen(self, what: str):
-    self._progress.say(
-      f'freezing {what} at agent step {self._collector.agent_steps:,}: {self._schedule.reason}'
+    self._account.say(
+      f'freezing {what} at agent step {self._learned_agent_steps:,}: {self._schedule.reason}'
     )
 
-  def _switch(self, written: int, latents: writers.RowWriter):
-    """Freezes the lower encoder and turns the rows of pixels that replay holds into latents.
-
-    Args:
-      written: rows of pixels in all.
-      latents: takes those that are held, and goes on with the rows that follow.
-    """
+  def _freeze(self):
+    """Freezes the lower encoder; from here on a checkpoint says so."""
     with self._ledger.timed('draining'):
       self._learner.stop_feeding()
+      calibrated = self._encoding.calibrate(self.link)
       fingerprint = self.agent.freeze()
-      calibrated = self._calibrate()
-      self._fingerprint = freeze.of_latents(fingerprint, self._codec.digest)
-      self._publish()
+      self._learner.retrace()
+      self._fingerprint = freeze.of_latents(fingerprint, self.codec.digest)
       logging.info('Lower encoder frozen, fingerprint %s.', self._fingerprint[:12])
       self._say_frozen('the encoder')
+      self._learner.save_checkpoint()
+      faults.reach('frozen')
+    self._ledger.converted('draining', calibrated)
+
+  def _convert(self):
+    """Turns the rows of pixels that replay holds into latents: see `conversion`."""
+    with self._ledger.timed('draining'):
+      self._publish()
+      faults.reach('announced')
+      self._crew.hand_over()
       # The server evicts no more pixels once it has seen the phase.
-      seen = self._next_report(lambda report: report.phase == self.agent.phase)
-      rows = drain.drain(
-        self._client,
-        self.replay_config,
-        range(seen.pixels_first_row, written),
-        lambda pixels: self._codec.encode(self._encode_crops(pixels)),
-        latents,
-        self._experiment.conversion_batch_size,
-        self._progress.converting,
+      self.link.next_report(lambda report: report.phase >= freeze.Phase.DRAINING)
+      rows, latents = self._conversion.convert(
+        self._crew.wanted_pixels, self._converting, self._crew.stream
       )
-      latents.flush()
-    self._ledger.converted('draining', rows + calibrated)
-    self.agent.phase.assign(int(freeze.Phase.LATENTS))
-    self._publish()
-    self._check_latents()
-    self._learner.feed(self._dataset('latents', self._experiment.draws_per_block))
+      faults.reach('drained')
+      self._crew.take_over(latents)
+      self.agent.phase.assign(int(freeze.Phase.LATENTS))
+      self._publication.order_checkpoint()
+      self._publish()
+      faults.reach('latents published')
+      self._check_latents()
+      self._learner.save_checkpoint()
+    self._ledger.converted('draining', rows)
+
+  def _convert_stragglers(self):
+    """Converts rows of pixels that came after the conversion, of an actor that had hung."""
+    if not self.link.client.server_info(link.TIMEOUT_SECONDS)['drain'].current_size:
+      return
+    with self._ledger.timed('draining'):
+      rows, _ = self._conversion.convert(lambda report: None, self._converting)
+      self._publication.order_checkpoint()
+      self._publish()
+    self._ledger.converted('draining', rows)
 
   def _check_latents(self):
-    published = messages.read(self._client, _TIMEOUT_SECONDS).fingerprint
-    freeze.check_latents(published, self.agent.lower, self._codec.digest)
+    """Refuses latents in replay that are not this run's; a server that has lost all has none."""
+    published = self.link.said().fingerprint
+    if published:
+      self._encoding.check(published)
 
-  def _encode_crops(self, pixels) -> np.ndarray:
-    return self.agent.encode_crops(pixels, self.replay_config.stored_crops).numpy()
+  def _converting(self, done: int, total: int):
+    faults.reach('batch')
+    self._account.progress.converting(done, total)
+    self.keep_alive(draining=1)
 
-  def _calibrate(self) -> int:
-    """Fits the codec to latents of sampled observations; returns the observations encoded."""
-    if not self._codec.needs_calibration:
-      return 0
-    batch_size, crops = self._experiment.batch_size, self.replay_config.stored_crops
-    batches = math.ceil(self._experiment.calibration_latents / (batch_size * crops))
-    sampled = self._dataset('pixels').take(batches)
-    latents = [self._encode_crops(batch.time_step.observation) for batch, _ in sampled]
-    self._codec.calibrate(np.concatenate(latents))
-    return batches * batch_size
-
-  def _make_learner(self) -> learner_lib.Learner:
-    saved_model_dir = os.path.join(self._root_dir, tf_agents_learner.POLICY_SAVED_MODEL_DIR)
-    period = self._experiment.checkpoint_period
-    return learner_lib.Learner(
-      self._root_dir,
-      self._updates,
-      self.agent,
-      replay=self._replay,
-      experience_dataset_fn=lambda: self._dataset('pixels'),
-      triggers=[
-        triggers.PolicySavedModelTrigger(
-          saved_model_dir, self.agent, self._updates, interval=period, save_collect_policy=False
-        )
-      ],
-      checkpoint_interval=period,
-      summary_interval=self._experiment.summary_period,
+  def _made_learner(self) -> learner_lib.Learner:
+    """A learner, which goes on from the newest checkpoint in root_dir, if there is one."""
+    parts = dict(
+      run=checkpoints.Part(self._state, self._restore),
+      crew=self._crew,
+      schedule=self._schedule,
+      account=self._account,
+      publication=self._publication,
+      replay=self.link.replay,
     )
+    self.agent.run_state = checkpoints.RunState(parts)
+    return learner_lib.make(self._root_dir, self.updates, self.agent, self.link, self._experiment)
 
-  def _dataset(self, table: str, draws_per_window: int = 1) -> tf.data.Dataset:
-    return datasets.make_dataset(
-      self._server_address,
-      table,
-      self.replay_config,
-      self._experiment.batch_size,
-      self._experiment.gamma,
-      timeout_seconds=_TIMEOUT_SECONDS,
-      draws_per_window=draws_per_window,
-      decode=self._codec.decode,
-      waited=functools.partial(self._ledger.waited, table),
-    )
+  def _state(self) -> Dict[str, np.ndarray]:
+    """What a checkpoint holds of this run besides weights and parts."""
+    return {
+      'fingerprint': np.asarray(self._fingerprint),
+      'codec': np.frombuffer(self.codec.state, np.uint8),
+      'counted': np.asarray([self._counted, self._due], np.int64),
+    }
 
-  def _writer(self, layouts, row_spec) -> writers.RowWriter:
-    return writers.RowWriter(
-      self._client,
-      layouts,
-      tables.padding_row(row_spec),
-      timeout_seconds=_TIMEOUT_SECONDS,
-      check_server=self._check_server,
-      priority_of=self._replay.of,
-    )
+  def _restore(self, state: Mapping[str, np.ndarray]):
+    self._fingerprint = str(state['fingerprint'])
+    if state['codec'].size:
+      self.codec.restore(state['codec'].tobytes())
+    self._counted, self._due = (int(count) for count in state['counted'])
 
-  def _publish(self):
+  def _save_at_last(self):
+    """Saves what there is when the process is told to leave, unless it is just freezing."""
+    if self._learner is None or (self._phase == freeze.Phase.PIXELS) != (not self._fingerprint):
+      return
+    self._learner.save_checkpoint()
+    if self._learns:
+      try:
+        self._crew.end()
+      except subscription.SERVER_ERRORS as error:
+        logging.warning('The last rows may be lost: %s', error)
+
+  def _publish(self, draining: int = 0, **further):
     """Tells whoever reads table `variables` where the run stands."""
-    variables = messages.Variables(
-      phase=int(self.agent.phase),
+    limit = self._experiment.actors_ahead_agent_steps
+    ahead = self._crew.agent_steps - self._learned_agent_steps
+    self._draining = draining
+    self._publication.publish(
+      self.link.client,
+      link.TIMEOUT_SECONDS,
+      draining=draining,
       fingerprint=self._fingerprint,
-      codec=self._codec.state,
+      codec=self.codec.state,
+      may_act=int(ahead <= limit or self._needs_rows or self._phase == freeze.Phase.DRAINING),
+      flops=float(self._ledger.flops),
+      seconds=self._ledger.seconds,
       **self._clocks._asdict(),
+      **further,
     )
-    messages.publish(self._client, variables, _TIMEOUT_SECONDS)
 
   def _record_similarities(self, agent_steps: int, values: Mapping[str, float]):
-    self._records.by_agent_steps('Similarity', agent_steps, values)
-
-  def _next_report(self, holds=lambda report: True) -> replay_server.Report:
-    return replay_server.next_report(self._client, _TIMEOUT_SECONDS, holds)
+    self._account.records.by_agent_steps('Similarity', agent_steps, values)
 
   def _measure(self):
     """Notes how this phase's replay stands at its end."""
-    self._reports[self._phase] = self._next_report()
-
-  def _warn(self, lines: Sequence[str]):
-    """Prints warnings, and keeps them for the last table."""
-    self._warnings += lines
-    for line in lines:
-      self._progress.say(line)
+    self._account.measured(self._phase_name, self.link.next_report())
 
   def _evaluate(self):
     """Evaluates the greedy policy, unless that was done at this very agent step."""
     clocks = self._clocks
-    evaluations = self._records.evaluations
-    if evaluations and evaluations[-1].agent_steps == clocks.agent_steps:
+    if self._account.has_evaluated(clocks.agent_steps):
       return
-    returns = self._evaluator()
-    report = replay_server.report(self._client)
-    self._records.evaluated(clocks, self._phase, returns, self._ledger, report)
+    returns = self._crew.evaluate()
+    if returns:
+      self._account.evaluated(clocks, self._phase_name, returns, self.link.report())
+
+  def keep_alive(self, draining: int):
+    """Publishes if that is due: actors act on, as long as they hear of the learner."""
+    if self._publication.is_due:
+      self._publish(draining)
 
   def _report(self):
     """Refreshes progress bar and TensorBoard, and looks after the server."""
-    self._check_server()
-    clocks, phase, report = self._clocks, self._phase, replay_server.report(self._client)
-    figures = self._ledger.phase(phase)
-    updates_per_second = figures['updates'] / max(figures['seconds'], 1e-9)
-    self._progress.show(
-      phase,
-      clocks.agent_steps,
-      **{
-        'return': f'{self._collector.last_return:.1f}',
-        'updates/s': f'{updates_per_second:.1f}',
-        'replay': f'{report.used_bytes / 1e6:.0f}MB',
-      },
-    )
-    costs = dict(
-      flops=self._ledger.flops,
-      seconds=self._ledger.seconds,
-      replay_bytes=report.resident_bytes - report.empty_bytes,
-      updates_per_second=updates_per_second,
-      ms_per_update=figures['ms_per_update'],
-      waiting_percent=figures['waiting_percent'],
-      collected_return=self._collector.last_return,
-      frozen_layers=self.agent.encoder.frozen,
-    )
-    self._records.by_agent_steps('Costs', clocks.agent_steps, costs)
-    replay = dict(
-      budget_bytes=report.budget_bytes,
-      used_bytes=report.used_bytes,
-      steps_held=report.rows,
-      bytes_per_step=report.bytes_per_row,
-    )
-    self._records.by_agent_steps('Replay', clocks.agent_steps, replay)
-
-
-def _eager(policy) -> py_tf_eager_policy.PyTFEagerPolicy:
-  return py_tf_eager_policy.PyTFEagerPolicy(policy, use_tf_function=True)
+    self.link.check()
+    figures = {
+      'Costs': dict(frozen_layers=self.agent.encoder.frozen),
+      'Actors': self._crew.figures(),
+    }
+    report = self.link.report()
+    if report.incarnation != self._incarnation:
+      raise TimeoutError(f'Replay server {self.link.address} has started anew.')
+    self._account.report(self._clocks, self._phase_name, report, self._crew.last_return, figures)

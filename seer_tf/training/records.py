@@ -41,38 +41,57 @@ class Evaluation(NamedTuple):
 class Records:
   """Writes evaluations and costs of a run below its root_dir."""
 
-  def __init__(self, root_dir: str):
-    """Opens `results.csv` and TensorBoard writers in `train/` and `eval/`."""
+  def __init__(self, root_dir: str, evaluates: bool = True):
+    """Opens `results.csv`, going on behind the rows there are, and TensorBoard's folders.
+
+    Args:
+      root_dir: of the run.
+      evaluates: whether this process does; if not, it leaves `results.csv` alone.
+    """
     self._results = os.path.join(root_dir, 'results.csv')
     self._train = tf.summary.create_file_writer(os.path.join(root_dir, 'train'))
     self._eval = tf.summary.create_file_writer(os.path.join(root_dir, 'eval'))
-    self.evaluations: List[Evaluation] = []
-    with open(self._results, 'w', newline='', encoding='utf-8') as results:
-      csv.writer(results).writerow(Evaluation._fields)
+    self._evaluates = evaluates
+    self.evaluations: List[Evaluation] = load(self._results) if evaluates else []
+    self._rewrite()
+
+  def go_back_to(self, agent_steps: int):
+    """Drops evaluations of later agent steps: a resumed run lives these once more."""
+    self.evaluations = [row for row in self.evaluations if row.agent_steps <= agent_steps]
+    self._rewrite()
+
+  def _rewrite(self):
+    if not self._evaluates:
+      return
+    partial = f'{self._results}.partial'
+    with open(partial, 'w', newline='', encoding='utf-8') as results:
+      csv.writer(results).writerows([Evaluation._fields, *self.evaluations])
+    os.replace(partial, self._results)
 
   def evaluated(
     self,
     clocks: Clocks,
     phase: str,
     returns: List[float],
-    ledger: ledger_lib.Ledger,
+    flops: float,
+    seconds: float,
     replay: server.Report,
   ) -> Evaluation:
-    """Records an evaluation and the costs up to it; returns its row."""
+    """Records an evaluation and the costs of the run up to it; returns its row."""
     row = Evaluation(
       *clocks,
       phase=phase,
       mean_return=round(float(np.mean(returns)), 3),
       returns=' '.join(f'{value:.3f}' for value in returns),
-      flops=ledger.flops,
+      flops=int(flops),
       replay_bytes=replay.resident_bytes - replay.empty_bytes,
       replay_used_bytes=replay.used_bytes,
       replay_rows=replay.rows,
-      seconds=round(ledger.seconds, 3),
+      seconds=round(seconds, 3),
     )
-    self.evaluations.append(row)
     with open(self._results, 'a', newline='', encoding='utf-8') as results:
       csv.writer(results).writerow(row)
+    self.evaluations.append(row)
     with self._eval.as_default():
       for name, clock in clocks._asdict().items():
         tf.summary.scalar(f'Evaluation by {name}/mean_return', row.mean_return, step=clock)
@@ -90,6 +109,20 @@ class Records:
     """Flushes TensorBoard."""
     self._train.close()
     self._eval.close()
+
+
+def load(path: str) -> List[Evaluation]:
+  """The rows of a `results.csv`, whole ones only; none if there is no such file."""
+  if not os.path.exists(path):
+    return []
+  with open(path, newline='', encoding='utf-8') as results:
+    rows = list(csv.DictReader(results))
+  kinds = Evaluation.__annotations__
+  return [
+    Evaluation(**{name: kinds[name](row[name]) for name in kinds})
+    for row in rows
+    if all(row.get(name) for name in kinds)  # a line that a full disk cut short has fewer
+  ]
 
 
 class Progress:
@@ -121,9 +154,11 @@ class Progress:
       self._drain = tqdm.tqdm(
         total=total, unit='row', desc='  converting replay', position=1, dynamic_ncols=True
       )
+    self._drain.total = total  # which may be an estimate until the end
     self._drain.update(done - self._drain.n)
     if done >= total:
       self._drain.close()
+      self._drain = None
 
   def close(self):
     """Leaves the bars as they stand."""

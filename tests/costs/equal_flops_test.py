@@ -36,7 +36,7 @@ def test_equal_flops(run):
         agent_step >= experiment.initial_random_agent_steps,
         agent_step >= freeze_at,
       )
-      counted.acted('', encoded=learns, stored=from_latents)
+      counted.acted('', 1, encoded=learns, stored=from_latents)
       if learns:
         with counted.updates('', experiment.updates(from_latents), from_latents):
           pass

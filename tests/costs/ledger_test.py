@@ -10,13 +10,13 @@ COSTS = flops.Costs(act=1, store=10, convert=20, update_from_pixels=1000, update
 def test_flops_and_counts_by_phase():
   book = ledger.Ledger(COSTS)
   with book.timed('pixels'):
-    book.acted('pixels', encoded=False, stored=False)
-    book.acted('pixels', encoded=True, stored=False)
+    book.acted('pixels', 1, encoded=False, stored=False)
+    book.acted('pixels', 1, encoded=True, stored=False)
     with book.updates('pixels', 2, from_latents=False):
       pass
   book.converted('draining', 3)
   with book.timed('latents'):
-    book.acted('latents', encoded=True, stored=True)
+    book.acted('latents', 1, encoded=True, stored=True)
     with book.updates('latents', 5, from_latents=True):
       pass
   pixels, latents = book.phase('pixels'), book.phase('latents')
@@ -30,7 +30,7 @@ def test_seconds_add_up_and_rates_follow():
   book = ledger.Ledger(COSTS)
   for phase in ('pixels', 'latents'):
     with book.timed(phase):
-      book.acted(phase, True, True)
+      book.acted(phase, 1, True, True)
       with book.updates(phase, 1, True):
         sum(range(100_000))
   pixels, latents = book.phase('pixels'), book.phase('latents')

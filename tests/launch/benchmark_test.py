@@ -83,7 +83,7 @@ def test_codec_and_sizes_can_be_chosen(run):
     (['replay', '--domain=atari', '--games=Pong,Pong'], 'give games that differ'),
     (['replay', '--sizes=many'], 'give numbers of rows'),
     (['replay', '--sizes=10'], 'at least 1000 rows'),
-    (['replays'], "unknown benchmark 'replays'; there are updates and replay"),
+    (['replays'], "unknown benchmark 'replays'; there are updates, replay, cluster"),
   ],
 )
 def test_bad_input_is_one_line(run, arguments, message):
@@ -91,3 +91,18 @@ def test_bad_input_is_one_line(run, arguments, message):
   assert (result.returncode, result.stdout) == (2, '')
   assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1, result.stderr
   assert message in result.stderr
+
+
+def test_cluster_prints_a_line_for_the_learner_alone_and_for_each_number_of_actors(run):
+  endless = 'Experiment.total_agent_steps = 1_000_000'
+  tiny = ['--gin_file=tests/tiny_numbers.gin', f'--gin_bindings={endless}']
+  tiny += ['--gin_bindings=Experiment.variables_period_seconds = 0.2']
+  command = [sys.executable, '-m', 'launch.benchmark', 'cluster', '--actors=1', '--seconds=1']
+  result = run([*command, *tiny])
+  assert result.returncode == 0, result.stderr
+  alone, one = map(json.loads, result.stdout.splitlines())
+  assert (alone['actors'], one['actors']) == (0, 1)
+  assert alone['share_of_updates_alone'] == 1
+  for figures in (alone, one):
+    assert figures['updates_per_s'] > 0 and figures['env_frames_per_s'] >= 0
+  assert one['agent_steps_per_s'] > 0

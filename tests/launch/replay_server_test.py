@@ -82,7 +82,7 @@ class Run:
   def address(self):
     return 'localhost:' + re.fullmatch(
       rf'{server.READY} (\d+) of every network interface, without authentication; '
-      'tables: pixels, drain, latents, variables, server\n',
+      'tables: pixels, drain, latents, variables, actors, server\n',
       self.ready,
     ).group(1)
 
@@ -185,7 +185,7 @@ def test_resident_memory_stays_within_the_budget_through_the_switch(gin_file):
       client, config.latents_layouts, tables.padding_row(config.latents_row)
     )
     encode = lambda pixels: bytes_of(len(pixels), 2, 100)
-    assert drain.drain(client, config, held, encode, latents) == len(held)
+    assert drain.drain(client, config, held, encode, lambda stream: latents) == len(held)
     write(latents, 15_000, lambda count: bytes_of(count, 2, 100))
     latents.close()
     report = server.next_report(client)
@@ -272,4 +272,4 @@ def test_checkpoint_of_another_configuration_is_refused(gin_file, tmp_path):
     '--gin_bindings=ReplayConfig.pixels_capacity = 7000',
   )
   [line] = [line for line in lines if line.startswith('error: ')]
-  assert 'max_size is 6000 on the server, 7000' in line
+  assert 'pixels_capacity was 6000, now 7000' in line

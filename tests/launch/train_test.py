@@ -137,9 +137,10 @@ def test_saved_policy_acts_on_pixels(finished):
   assert first == again and -1 <= first <= 1
 
 
-def test_used_root_dir_is_refused_and_differences_are_named(finished):
-  same = run(finished[0])
-  assert same.returncode == 2 and 'already holds a run; give another --root_dir' in same.stderr
+def test_the_same_command_shows_a_run_that_has_ended_and_another_is_refused(finished):
+  same = run(finished[0], '--seed=3')
+  assert same.returncode == 0 and 'has ended' in same.stdout
+  assert finished[1].stdout in same.stdout
   other = run(finished[0], '--gin_bindings=Experiment.batch_size = 9')
   assert other.returncode == 2
   assert 'Experiment.batch_size was 8, now 9' in other.stderr

@@ -106,7 +106,10 @@ def report(capacity, machine_bytes=10**9):
   """Of a server that holds nothing yet."""
   memory = dict(resident_bytes=1, empty_bytes=1, used_bytes=0, budget_bytes=0.0)
   rows = dict(phase=0, rows=0, pixels_first_row=0)
-  return server.Report(**memory, **rows, machine_bytes=machine_bytes, capacity=str(capacity))
+  start = dict(incarnation=1, checkpoint_order=0, checkpoints=0)
+  return server.Report(
+    **memory, **rows, **start, machine_bytes=machine_bytes, capacity=str(capacity)
+  )
 
 
 def test_a_budget_above_the_machines_memory_is_told_with_both():

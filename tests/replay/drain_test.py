@@ -37,18 +37,18 @@ def make_config(frame_stack=3, n_step=2, block_length=4, capacity=40, **kwargs):
   )
 
 
-def play(config, lengths, seed=0):
+def play(config, lengths, seed=0, stream_id=0):
   """Rows of whole episodes, with the observation [h, w, C * stack] a live environment shows.
 
-  Frames are filled with their number in the stream, from 1, in base 256. An episode ends by a
-  terminal or by a time limit, in turn.
+  Frames are filled with their number in the stream, from 1, and 1000 times the stream's, in base
+  256. An episode ends by a terminal or by a time limit, in turn.
   """
   rng = np.random.default_rng(seed)
   stream = []
   for episode, length in enumerate(lengths):
     stack = collections.deque(maxlen=config.frame_stack)
     for t in range(length + 1):
-      number = len(stream) + 1
+      number = len(stream) + 1 + 1000 * stream_id
       frame = np.full((SIDE, SIDE, 3), (number // 256, number % 256, 7), np.uint8)
       stack.extend([frame] * (config.frame_stack if t == 0 else 1))
       ended = t == length - 1
@@ -58,7 +58,7 @@ def play(config, lengths, seed=0):
         reward=np.float32(rng.normal()),
         discount=np.float32(episode % 2 if ended else 1),
         step_type=np.int32(LAST if t == length else MID if t else FIRST),
-        number=np.int64(len(stream)),
+        number=np.int64(tables.first_number(stream_id) + len(stream)),
       )
       stream.append((row, np.concatenate(stack, axis=-1)))
   return stream
@@ -108,15 +108,21 @@ def stored_blocks(client, config):
   return sorted(blocks, key=lambda rows: rows.number[0])
 
 
-def check_blocks(client, config, expected):
-  """The table holds the `expected` rows, all of them, once, and each window goes on correctly."""
+def check_blocks(client, config, *streams):
+  """The table holds the expected rows, all of them, once, and each window goes on correctly.
+
+  Streams are lists of rows, the ones with smaller numbers first.
+  """
   layout = config.latents_layout
-  blocks = stored_blocks(client, config)
-  assert len(blocks) == -(-len(expected) // layout.block_length)
   padding = tables.padding_row(config.latents_row)
-  padded = expected + [padding] * layout.window
-  for number, block in enumerate(blocks):
-    window = padded[number * layout.block_length :][: layout.window]
+  windows = [
+    (expected + [padding] * layout.window)[first:][: layout.window]
+    for expected in streams
+    for first in range(0, len(expected), layout.block_length)
+  ]
+  blocks = stored_blocks(client, config)
+  assert len(blocks) == len(windows)
+  for block, window in zip(blocks, windows):
     for name in tables.Row._fields:
       np.testing.assert_array_equal(
         getattr(block, name), np.stack([getattr(row, name) for row in window]), err_msg=name
@@ -155,7 +161,14 @@ def test_rows_come_out_in_order_exactly_once(replay_servers, lengths, cut, confi
   seen = []
   held = held_rows(config, before)
   converted = drain_lib.drain(
-    client, config, held, encode, writer, batch_size, lambda *counts: seen.append(counts), 20
+    client,
+    config,
+    held,
+    encode,
+    lambda _: writer,
+    batch_size,
+    lambda *counts: seen.append(counts),
+    20,
   )
   kept = before[held.start :]
   # The table holds whole blocks, of which the last need not be full.
@@ -173,6 +186,76 @@ def test_rows_come_out_in_order_exactly_once(replay_servers, lengths, cut, confi
   replay_servers.stop(address)
 
 
+@hypothesis.settings(
+  max_examples=8,
+  deadline=None,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+  lengths=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=8), min_size=1, max_size=4),
+  order=st.randoms(use_true_random=False),
+  config=st.builds(
+    make_config,
+    n_step=st.integers(1, 3),
+    block_length=st.integers(1, 8),
+    capacity=st.integers(10, 300),
+    pixels_block_length=st.integers(1, 4),
+  ),
+  batch_size=st.integers(1, 40),
+)
+def test_streams_are_converted_side_by_side(replay_servers, lengths, order, config, batch_size):
+  """Each row once, to the writer of its stream, in order; a full table has dropped first ones."""
+  streams = {i: play(config, ends, i, i) for i, ends in enumerate(lengths, start=3)}
+  address = replay_servers.start(config)
+  client = server.connect(address, config)
+  turns = [stream for stream, steps in streams.items() for _ in steps]
+  order.shuffle(turns)
+  open_writers, steps_left = {}, {stream: list(steps) for stream, steps in streams.items()}
+  for stream in turns:
+    if stream not in open_writers:
+      padding = tables.padding_row(config.pixels_row)
+      open_writers[stream] = writers.RowWriter(client, config.pixels_layouts, padding)
+    open_writers[stream].append(steps_left[stream].pop(0)[0])
+    if not steps_left[stream]:
+      open_writers[stream].close()
+  items = client.server_info(10)['drain'].current_size
+  latents, seen = {}, []
+
+  def writer_of(stream):
+    if stream not in latents:
+      latents[stream] = latents_writer(client, config)
+    return latents[stream]
+
+  converted = drain_lib.drain(
+    client, config, None, encode, writer_of, batch_size, lambda *counts: seen.append(counts), 20
+  )
+  for writer in latents.values():
+    writer.close()
+  assert converted == sum(writer.rows for writer in latents.values())
+  assert seen[0] == (0, items * config.drain_layout.block_length)
+  assert seen[-1] == (converted, converted) and seen[0][1] >= converted
+  assert converted == len(turns) or items == client.server_info(10)['drain'].max_size
+  kept = [streams[stream][-latents[stream].rows :] for stream in sorted(latents)]
+  check_blocks(client, config, *([latents_of(step) for step in steps] for steps in kept))
+  assert client.server_info(10)['drain'].current_size == 0
+  assert client.server_info(10)['pixels'].current_size == 0
+  replay_servers.stop(address)
+
+
+def test_items_of_several_streams_taken_by_someone_else_are_noticed(replay_servers):
+  config = make_config(capacity=1000)
+  client = server.connect(replay_servers.start(config), config)
+  write_pixels(client, config, play(config, [799], stream_id=1))
+
+  def encode_less(observations):
+    client.reset('drain')
+    return encode(observations)
+
+  writer = latents_writer(client, config)
+  with pytest.raises(TimeoutError, match='of 800 rows read.* something else'):
+    drain_lib.drain(client, config, None, encode_less, lambda _: writer, 3, timeout_seconds=1)
+
+
 def test_stacks_survive_the_eviction_of_their_older_frames(replay_servers):
   """The oldest row left keeps the frames before it, though their own rows are gone."""
   config = make_config(frame_stack=3, capacity=5)
@@ -180,7 +263,7 @@ def test_stacks_survive_the_eviction_of_their_older_frames(replay_servers):
   client = server.connect(replay_servers.start(config), config)
   write_pixels(client, config, stream)
   writer = latents_writer(client, config)
-  drain_lib.drain(client, config, held_rows(config, stream), encode, writer)
+  drain_lib.drain(client, config, held_rows(config, stream), encode, lambda _: writer)
   writer.close()
   first = stored_blocks(client, config)[0].observation[0, 0]
   np.testing.assert_array_equal(first, [15, 16, 17])  # rows 17 to 21 were kept
@@ -192,7 +275,7 @@ def test_nothing_to_convert(replay_servers):
   seen = []
   writer = latents_writer(client, config)
   progress = lambda *counts: seen.append(counts)
-  assert drain_lib.drain(client, config, range(0), encode, writer, progress=progress) == 0
+  assert drain_lib.drain(client, config, range(0), encode, lambda _: writer, progress=progress) == 0
   assert seen == [(0, 0)]
 
 
@@ -204,7 +287,36 @@ def test_encoder_of_another_width_is_refused(replay_servers):
   writer = latents_writer(client, config)
   with pytest.raises(ValueError, match=r'shape \(6, 2, 2\); expected \(6, 2, 3\)'):
     narrow = lambda images: encode(images)[..., 1:]
-    drain_lib.drain(client, config, held_rows(config, stream), narrow, writer)
+    drain_lib.drain(client, config, held_rows(config, stream), narrow, lambda _: writer)
+
+
+def test_no_item_has_rows_of_both_sides_of_a_gap(replay_servers):
+  """Rows of two streams are missing: inside a block of table `drain`, and between batches."""
+  config, expected, opened = make_config(capacity=100), [], []
+  client = server.connect(replay_servers.start(config), config)
+  for stream, missing in [(1, {3, 4, 17}), (2, {9})]:
+    writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
+    for row, _ in play(config, [6, 7, 8]):
+      if int(row.number) not in missing:
+        expected.append(row.number + tables.first_number(stream))
+        writer.append(row._replace(number=expected[-1]))
+    writer.close()
+
+  def open_writer(stream):
+    opened.append(latents_writer(client, config))
+    return opened[-1]
+
+  converted = drain_lib.drain(client, config, None, encode, open_writer, 3)
+  for writer in opened:
+    writer.close()
+  assert converted == len(expected) and len(opened) == 5
+  owned = []
+  for window in stored_blocks(client, config):
+    numbers = window.number[window.number >= 0]
+    assert (np.diff(numbers) == 1).all()
+    own = window.number[: config.block_length]
+    owned.extend(own[own >= 0])
+  assert sorted(owned) == expected
 
 
 def test_rows_taken_by_someone_else_are_noticed(replay_servers):
@@ -216,7 +328,9 @@ def test_rows_taken_by_someone_else_are_noticed(replay_servers):
 
   writer = latents_writer(client, config)
   with pytest.raises(TimeoutError) as error:
-    drain_lib.drain(client, config, held_rows(config, stream), encode, writer, 3, timeout_seconds=1)
+    drain_lib.drain(
+      client, config, held_rows(config, stream), encode, lambda _: writer, 3, timeout_seconds=1
+    )
   text = str(error.value)
   assert client.server_address in text and 'table drain, 16 of 80 rows read' in text
   assert 'something else' in text and '\n' not in text
@@ -278,7 +392,14 @@ def test_server_lost_while_draining(number):
     )
     with pytest.raises(TimeoutError) as error:
       drain_lib.drain(
-        client, EMBEDDED, range(2000), encode_noise, writer, 32, progress, timeout_seconds=2
+        client,
+        EMBEDDED,
+        range(2000),
+        encode_noise,
+        lambda _: writer,
+        32,
+        progress,
+        timeout_seconds=2,
       )
   text = str(error.value)
   assert embedded.address in text and '\n' not in text
@@ -309,7 +430,9 @@ def test_server_frees_frames_as_they_leave():
         assert total - queued - done <= 6 * batch_size
 
     writer = latents_writer(client, EMBEDDED)
-    drain_lib.drain(client, EMBEDDED, range(rows), encode_noise, writer, batch_size, progress)
+    drain_lib.drain(
+      client, EMBEDDED, range(rows), encode_noise, lambda _: writer, batch_size, progress
+    )
     assert max(highest) < peak + latent_bytes + slack
     wait_for_memory(client, empty + 0.3 * frame_bytes + 2 * latent_bytes)
 

@@ -1,6 +1,9 @@
 """The keeper against a server in this process, whose memory is counted in rows."""
 
+import collections
 import dataclasses
+import itertools
+import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,8 +53,8 @@ class Kept:
   def __exit__(self, *_):
     self.server.stop()
 
-  def writer(self, layouts, row):
-    return writers.RowWriter(self.remote, layouts, tables.padding_row(row))
+  def writer(self, layouts, row, **kwargs):
+    return writers.RowWriter(self.remote, layouts, tables.padding_row(row), **kwargs)
 
   def items(self, table):
     return self.client.server_info()[table].current_size
@@ -97,7 +100,7 @@ class Kept:
     assert list(held) == self.held('pixels')
     shape = self.config.latents_row.observation.shape
     encode = lambda pixels: np.zeros((len(pixels), *shape), np.float32)
-    drain.drain(self.remote, self.config, held, encode, latents)
+    drain.drain(self.remote, self.config, held, encode, lambda stream: latents)
     converted, before = self.items('latents'), self.buffers
     self.buffers += keeper.BUFFER_BYTES // 2  # in transit
     self.keeper.keep()
@@ -128,6 +131,172 @@ def test_evicts_the_oldest_and_only_when_full(budget_rows, writes):
       # Rows for the drain stay with those that are held.
       drained = CONFIG.drain_layout.block_length
       assert kept.items('drain') == max(0, written // drained - first // drained)
+
+
+class Actors:
+  """Writers of several streams, and by brute force the items of `pixels` in order of creation."""
+
+  def __init__(self, kept):
+    self.kept = kept
+    self.items = []  # numbers of the own rows of each
+    self._clock = itertools.count(1)
+    self._streams = itertools.count(3, 5)
+    self._actors = {}  # actor -> (writer, numbers of its rows, items of them)
+
+  def start(self, actor, first_number=None):
+    if first_number is None:
+      first_number = tables.first_number(next(self._streams))
+    config = self.kept.config
+    writer = self.kept.writer(
+      config.pixels_layouts,
+      config.pixels_row,
+      first_number=first_number,
+      priority_of=lambda numbers: [next(self._clock)],
+    )
+    self._actors[actor] = [writer, first_number, 0]
+
+  def write(self, actor, count):
+    """Rows whose frames and actions tell of their stream."""
+    if actor not in self._actors:
+      self.start(actor)
+    writer, first, _ = self._actors[actor]
+    row = tables.padding_row(CONFIG.pixels_row)
+    frame = np.full(CONFIG.frame_shape, tables.stream_of(first), np.uint8)
+    row = row._replace(observation=frame, step_type=np.int32(1), number=None)
+    for _ in range(count):
+      writer.append(row._replace(action=np.int64(first + writer.rows)))
+      self._note(actor, (writer.rows - CONFIG.n_step) // CONFIG.pixels_block_length)
+
+  def end(self, actor, goes_on):
+    """Closes the writer; another one goes on with the same stream, or a new one begins."""
+    writer, first, _ = self._actors[actor]
+    writer.close()
+    self._note(actor, -(-writer.rows // CONFIG.pixels_block_length))
+    del self._actors[actor]
+    if goes_on:
+      self.start(actor, first + writer.rows)
+
+  def end_all(self):
+    for actor in list(self._actors):
+      self.end(actor, False)
+
+  def flush(self):
+    for writer, *_ in self._actors.values():
+      writer.flush()
+
+  def _note(self, actor, items):
+    """There are so many items of this writer now."""
+    writer, first, before = self._actors[actor]
+    block = CONFIG.pixels_block_length
+    for item in range(before, items):
+      rows = range(item * block, min((item + 1) * block, writer.rows))
+      self.items.append([first + row for row in rows])
+    self._actors[actor][2] = max(before, items)
+
+  def evict(self, budget_rows):
+    """Drops what has to go; returns the numbers of the rows that stay, in order."""
+    block = CONFIG.pixels_block_length
+    del self.items[: max(0, len(self.items) - max(1, budget_rows // block))]
+    return sorted(number for item in self.items for number in item)
+
+
+TURNS = st.lists(
+  st.lists(
+    st.tuples(
+      st.integers(0, 3), st.integers(1, 12), st.sampled_from(['', '', '', 'ends', 'pauses'])
+    ),
+    min_size=1,
+    max_size=8,
+  ),
+  min_size=2,
+  max_size=8,
+)
+
+
+@settings(max_examples=10)
+@given(budget_rows=st.integers(20, 100), turns=TURNS, restart=st.integers(0, 8))
+def test_the_oldest_of_several_streams_go_first(budget_rows, turns, restart):
+  """Streams come, go and are gone on with, and so is the keeper; at last all is converted."""
+  capacity = capacity_lib.Capacity(budget_rows * ROW)
+  with Kept(capacity) as kept:
+    actors = Actors(kept)
+    for turn, writes in enumerate(turns):
+      for actor, count, then in writes:
+        actors.write(actor, count)
+        if then:
+          actors.end(actor, goes_on=then == 'pauses')
+      actors.flush()
+      if turn == restart:
+        state = json.loads(json.dumps(kept.keeper.state()))
+        kept.keeper = keeper.Keeper(kept.client, CONFIG, capacity, kept.used_bytes)
+        kept.keeper.restore(state)
+      kept.keeper.keep()
+      held = actors.evict(budget_rows)
+      assert kept.held('pixels') == held
+    actors.end_all()
+    kept.keeper.keep()
+    held = actors.evict(budget_rows)
+    assert kept.held('pixels') == held
+    check_conversion(kept, held)
+
+
+def check_conversion(kept, held):
+  """All rows that are `held` become latents, and hardly any others; no stream meets another."""
+  kept.publish(1)
+  kept.keeper.keep()
+  opened = {}
+
+  def writer_of(stream):
+    if stream not in opened:
+      opened[stream] = kept.writer(CONFIG.latents_layouts, CONFIG.latents_row)
+    return opened[stream]
+
+  def encode(pixels):
+    """The frames of each stack, which are all of one stream, two of them and a 0."""
+    frames = pixels.numpy()[:, 0, 0, :].astype(np.float32)
+    np.testing.assert_array_equal(frames[:, 0], frames[:, 1])
+    return np.tile(np.pad(frames, [(0, 0), (0, 1)])[:, np.newaxis], [1, 2, 1])
+
+  rows = drain.drain(kept.remote, CONFIG, None, encode, writer_of)
+  for writer in opened.values():
+    writer.close()
+  converted = kept.held('latents')
+  assert len(converted) == rows and set(held) <= set(converted)
+  streams = collections.Counter(tables.stream_of(number) for number in converted)
+  assert rows - len(held) <= (len(streams) + 4) * CONFIG.drain_layout.block_length
+  if not any(count > CONFIG.n_step for count in streams.values()):
+    return
+  dataset = datasets.make_dataset(
+    kept.remote.server_address, 'latents', CONFIG, 100, gamma=0.9, timeout_seconds=20
+  )
+  for transition, _ in dataset.take(2):
+    before, after = (
+      step.observation.numpy() for step in (transition.time_step, transition.next_time_step)
+    )
+    np.testing.assert_array_equal(before, after)
+    stream = tables.stream_of(transition.action_step.action.numpy())
+    np.testing.assert_array_equal(before.reshape(len(stream), -1)[:, 0], stream)
+
+
+def test_one_stream_goes_on_exactly_after_a_restart_and_with_another_writer():
+  """Also when the last block of the first writer is not full."""
+  capacity = capacity_lib.Capacity(20 * ROW)
+  with Kept(capacity) as kept:
+    kept.write(kept.pixels, CONFIG.pixels_row, 33)
+    kept.pixels.close()
+    kept.keeper.keep()
+    state = json.loads(json.dumps(kept.keeper.state()))
+    kept.keeper = keeper.Keeper(kept.client, CONFIG, capacity, kept.used_bytes)
+    kept.keeper.restore(state)
+    pixels = kept.writer(CONFIG.pixels_layouts, CONFIG.pixels_row, first_number=33)
+    for _ in range(6):
+      kept.write(pixels, CONFIG.pixels_row, 5)
+      pixels.flush()
+      report = kept.keeper.keep()
+      items = kept.items('pixels')
+      held = kept.held('pixels')
+      assert items == 10 and report['pixels_first_row'] == held[0]
+      assert held == list(range(held[0], held[-1] + 1))
 
 
 @pytest.mark.parametrize(

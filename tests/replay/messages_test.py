@@ -30,6 +30,7 @@ def test_variables_are_the_newest_published(client):
     configuration="DOMAIN = 'hopper'\nµ = 1\n",
     checkpoint_order=4,
     restore_order=2**62,
+    may_act=0,
     is_over=1,
     flops=1e18,
     seconds=0.25,

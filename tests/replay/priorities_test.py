@@ -119,7 +119,7 @@ def test_transitions_are_drawn_by_priority_through_the_freeze(replay_servers):
     client, CONFIG.latents_layouts, tables.padding_row(CONFIG.latents_row), priority_of=replay.of
   )
   encode = lambda observations: tf.cast(observations[:, 0], tf.float32)
-  drain.drain(client, CONFIG, held, encode, latents)
+  drain.drain(client, CONFIG, held, encode, lambda stream: latents)
   # Rows that come later have the largest priority there has been.
   for t, kind in enumerate([FIRST, MID, LAST]):
     latent = np.zeros([1, 2], np.float32)

@@ -264,13 +264,18 @@ def test_a_server_that_is_gone_is_named_in_time(replay_servers):
     writer.close()
   with pytest.raises(TimeoutError, match=f'{address} did not answer within 1 s'):
     writers.RowWriter(client, *arguments, timeout_seconds=1)
+  # A server in the place of this one would get the rows, if somebody did not give up.
+  writer.abandon()
+  writer.abandon()
+  with pytest.raises(ValueError, match='closed'):
+    writer.append(rows[0])
 
 
 def test_wrong_rows_and_tables_are_refused(replay_servers):
   config = make_config()
   client = reverb.Client(replay_servers.start(config))
   padding = tables.padding_row(config.latents_row)
-  with pytest.raises(ValueError, match='no table latent; it has drain, latents, pixels'):
+  with pytest.raises(ValueError, match='no table latent; it has actors, drain, latents'):
     writers.RowWriter(client, {'latent': config.latents_layout}, padding)
   writer = writers.RowWriter(client, config.latents_layouts, padding)
   wide = np.zeros((2, 4), np.float32)

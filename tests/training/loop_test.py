@@ -108,8 +108,8 @@ def test_phase_and_fingerprint_are_published(lived):
   codec = published_codec(lived)
   fingerprint = freeze.of_latents(freeze.fingerprint(agent.lower), codec.digest)
   assert variables.fingerprint == fingerprint
-  assert variables.agent_steps == 33
-  assert variables.updates == 23
+  assert variables.agent_steps == 61
+  assert variables.updates == 51
 
 
 def test_stored_latents_are_crops_under_the_frozen_weights(lived):

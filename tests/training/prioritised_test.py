@@ -62,7 +62,7 @@ def test_a_known_task_is_solved_through_the_freeze(make_run, tmp_path):
     assert rows.step_type[0] != 2
     found[int(rows.number[0])] = item.info.priority
   assert min(found) < 120 and len(found) > 100
-  known = run._replay.of(np.array(list(found)))
+  known = run.link.replay.of(np.array(list(found)))
   np.testing.assert_allclose(known, list(found.values()), rtol=1e-5)
   assert len(every_weight) == 440 and len(set(found.values())) > 50
   assert all(np.max(batch) == 1 for batch in every_weight)

@@ -1,0 +1,39 @@
+r"""Learns from what actors in other processes write into a replay server.
+
+    python -m launch.learner --replay_server=host:8000 --root_dir=/tmp/run \
+      --gin_file=gin_configs/sac_dmc_cpu.gin
+
+Give it the gin files and bindings of the server and of the actors. The same command again goes on
+with a run that was stopped or killed. It ends when the run's agent steps are taken and learned.
+"""
+
+from absl import flags
+
+from launch import cli, processes
+
+_ROOT_DIR = flags.DEFINE_string('root_dir', None, 'Folder for checkpoints and TensorBoard.')
+_REPLAY_SERVER = processes.define_replay_server(True, 'host:port of the replay server.')
+flags.mark_flag_as_required('root_dir')
+
+
+def main():
+  """Learns until the run is over."""
+  # Imported here, so that --help and a bad flag answer at once.
+  import tensorflow as tf
+
+  from seer_tf.replay import server
+  from seer_tf.training import checks, crew, experiment, loop
+
+  processes.leave_on_sigterm()
+  cli.parse_gin()
+  tf.keras.utils.set_random_seed(processes.SEED.value)
+  described = experiment.Experiment()
+  run = loop.Run(described, _ROOT_DIR.value, processes.SEED.value, crew.RemoteCrew(described))
+  checks.check_streams(run.replay_config)
+  with processes.claimed(_ROOT_DIR.value):
+    client = server.connect(_REPLAY_SERVER.value, run.replay_config)
+    print(run.run(_REPLAY_SERVER.value, client, lambda: None))
+
+
+if __name__ == '__main__':
+  cli.run(main)

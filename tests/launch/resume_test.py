@@ -1,0 +1,131 @@
+"""Runs that are stopped and killed go on by the same command, and nothing is lost or doubled."""
+
+import contextlib
+import csv
+import os
+import re
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import reverb
+
+from seer_tf.freezing import freeze
+from seer_tf.replay import messages, tables
+from tests.launch import counting_runs
+
+BINDINGS = [
+  'Experiment.total_agent_steps = 240',
+  'AtStep.freeze_at_agent_steps = 120',
+  'Experiment.evaluation_period = 40',
+  'Experiment.checkpoint_period = 30',
+  'Experiment.conversion_batch_size = 8',
+  'Checkpoints.period_seconds = 1',
+]
+# In the order in which a run comes by them.
+PLACES = [
+  'publication:1',
+  'checkpoint:2',
+  'frozen:1',
+  'announced:1',
+  'checkpoint ordered:1',
+  'batch:3',
+  'drained:1',
+  'latents published:1',
+]
+
+
+def run(*arguments, **environment):
+  return subprocess.run(
+    arguments,
+    cwd=counting_runs.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=counting_runs.LIMIT,
+    check=False,
+    env={**os.environ, **environment},
+  )
+
+
+@contextlib.contextmanager
+def serving(root_dir):
+  """Yields the address of a server of its own process."""
+  line = counting_runs.command(
+    'launch.replay_server', BINDINGS, f'--root_dir={root_dir}', '--port=0'
+  )
+  with subprocess.Popen(
+    line, cwd=counting_runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+  ) as server:
+    try:
+      port = next(line.split()[5] for line in server.stdout if 'ready' in line)
+      yield f'localhost:{port}'
+    finally:
+      server.kill()
+
+
+def results(root_dir):
+  return [int(row['agent_steps']) for row in csv.DictReader((root_dir / 'results.csv').open())]
+
+
+def test_killed_at_every_place_of_the_switch(tmp_path):
+  """Every row is in latents once, and of a stream all are there, from its first to its last."""
+  root_dir, killed = tmp_path / 'run', []
+  with serving(tmp_path / 'server') as address:
+    line = counting_runs.command(
+      'launch.train', BINDINGS, f'--root_dir={root_dir}', f'--replay_server={address}'
+    )
+    for place in PLACES:
+      process = run(*line, SEER_TF_TEST_KILL_AT=place)
+      assert process.returncode in (-signal.SIGKILL, 0), (place, process.stderr[-3000:])
+      if process.returncode:
+        killed.append(place)
+    process = run(*line)
+    assert process.returncode == 0, process.stderr[-3000:]
+    client, config = reverb.Client(address), counting_runs.replay_config(BINDINGS)
+    found = counting_runs.streams(client, config.latents_layout, config.latents_row)
+    said = messages.read(client)
+    info = client.server_info(timeout=20)
+  assert killed == PLACES
+  assert said.phase == freeze.Phase.LATENTS and said.is_over and not said.draining
+  assert info['pixels'].current_size == info['drain'].current_size == 0
+  for stream, rows in found.items():
+    numbers = [number for number, *_ in rows]
+    assert numbers == list(range(tables.first_number(stream), numbers[-1] + 1))
+    rewards = [reward for _, step_type, reward in rows if step_type != 2]
+    np.testing.assert_array_equal(rewards, rewards[0] + np.arange(len(rewards)))
+  steps = results(root_dir)
+  assert steps == sorted(set(steps)) and steps[-1] == 240
+
+
+def wait_for(process, pattern):
+  lines, deadline = [], time.monotonic() + counting_runs.LIMIT
+  for line in process.stderr:  # carriage returns end lines, too
+    lines.append(line)
+    if re.search(pattern, line):
+      return
+    assert time.monotonic() < deadline
+  raise AssertionError(''.join(lines)[-3000:])
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_an_embedded_server_goes_on_with_its_run(tmp_path, number):
+  root_dir = tmp_path / 'run'
+  line = counting_runs.command('launch.train', BINDINGS, f'--root_dir={root_dir}')
+  with subprocess.Popen(line, cwd=counting_runs.ROOT, stderr=subprocess.PIPE, text=True) as process:
+    wait_for(process, r'pixels .* (6\d|7\d|8\d)/240 agent_steps')
+    process.send_signal(number)
+    start = time.monotonic()
+    process.stderr.read()
+    assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
+    assert time.monotonic() - start < 30
+  process = run(*line)
+  assert process.returncode == 0, process.stderr[-3000:]
+  [step] = re.findall(r'going on from agent step ([\d,]+)', process.stderr)
+  # What SIGKILL leaves is the last checkpoint of 30 updates.
+  assert int(step.replace(',', '')) >= (60 if number == signal.SIGTERM else 40)
+  held = re.findall(r'converting replay: 100%.* (\d+)/\1', process.stderr.replace('\r', '\n'))
+  assert int(held[-1]) > 120  # rows from before and after
+  steps = results(root_dir)
+  assert steps == sorted(set(steps)) and steps[0] == 40 and steps[-1] == 240
