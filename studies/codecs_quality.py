@@ -45,12 +45,13 @@ def _restored(experiment, environment, folder: str):
 
 def _latents(agent, environment, crops: int) -> np.ndarray:
   """Latents [N, K, D] of what the agent meets as it collects."""
-  policy = py_tf_eager_policy.PyTFEagerPolicy(agent.collect_policy, use_tf_function=True)
+  policy = py_tf_eager_policy.PyTFEagerPolicy(agent.storing_policy(crops), use_tf_function=True)
   time_step, latents = environment.reset(), []
   for _ in range(_ROWS.value):
-    latents.append(agent.encode_crops(time_step.observation[np.newaxis], crops).numpy())
-    time_step = environment.step(policy.action(time_step).action)
-  return np.concatenate(latents)
+    step = policy.action(time_step)
+    latents.append(step.info)
+    time_step = environment.step(step.action)
+  return np.stack(latents)
 
 
 def main():
@@ -61,7 +62,7 @@ def main():
   config = experiment.replay_config(environment)
   agent = _restored(experiment, environment, _ROOT_DIR.value)
   latents = _latents(agent, environment, config.stored_crops)
-  first, second = np.split(latents[: len(latents) // 2 * 2], 2)
+  first, second = np.array_split(latents, 2)
   name = pathlib.Path(_ROOT_DIR.value).name
   for label, make in _CODECS.items():
     codec = make(latents.shape[1:])

@@ -16,7 +16,7 @@ from studies import runs
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each codec.', lower_bound=0)
 _TASKS = flags.DEFINE_list('tasks', None, 'Tasks to run; by default all.')
-_ROOT_DIR = flags.DEFINE_string('root_dir', 'runs/study-codecs', 'Where runs are kept meanwhile.')
+_RUNS_DIR = flags.DEFINE_string('runs_dir', 'runs/study-codecs', 'Where runs are kept meanwhile.')
 
 ROWS = pathlib.Path(__file__).parent
 # Task -> preset, and where its rows lie.
@@ -28,7 +28,7 @@ TASKS = {
 CODECS = {'Uint8': 'uint8_', 'Float32': ''}
 
 
-def _path(task: str, codec: str, seed: int) -> pathlib.Path:
+def _path(task: str, codec: str, seed) -> pathlib.Path:
   return ROWS / f'{TASKS[task][1]}{CODECS[codec]}seed{seed}.csv'
 
 
@@ -36,9 +36,9 @@ def _draw(task: str) -> str:
   """Markdown rows: the last two evaluations' mean return of each seed there is."""
   lines = []
   for codec in CODECS:
-    pattern = _path(task, codec, 0).name.replace('seed0', 'seed[0-9]')
-    paths = sorted(_path(task, codec, 0).parent.glob(pattern))
-    returns = [np.mean([float(row['mean_return']) for row in runs.load(p)[-2:]]) for p in paths]
+    pattern = _path(task, codec, '[0-9]')
+    paths = sorted(pattern.parent.glob(pattern.name))
+    returns = [runs.mean('mean_return', runs.load(path)[-2:]) for path in paths]
     if not returns:
       continue
     each = ', '.join(f'{value:.1f}' for value in returns)
@@ -55,7 +55,7 @@ def main(_):
     for task in tasks:
       for codec in CODECS:
         rows = _path(task, codec, seed)
-        root_dir = pathlib.Path(_ROOT_DIR.value) / f'{task}_{codec}_seed{seed}'
+        root_dir = pathlib.Path(_RUNS_DIR.value) / f'{task}_{codec}_seed{seed}'
         bindings = [f'Experiment.codec_fn = @{codec}']
         runs.keep(rows, root_dir, TASKS[task][0], bindings, seed)
   print('| task and codec | return of each seed | mean |\n|---|---|---|')

@@ -22,7 +22,7 @@ from studies import drawing, runs
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each arm.', lower_bound=0)
 _TASKS = flags.DEFINE_list('tasks', None, 'Tasks to run; by default all.')
 _ARMS = flags.DEFINE_list('arms', None, 'Arms to run; by default all.')
-_ROOT_DIR = flags.DEFINE_string('root_dir', 'runs/study-freeze', 'Where runs are kept meanwhile.')
+_RUNS_DIR = flags.DEFINE_string('runs_dir', 'runs/study-freeze', 'Where runs are kept meanwhile.')
 
 ROWS = pathlib.Path(__file__).parent / 'freeze'
 # Column -> title of its axis, unit it is drawn in.
@@ -140,10 +140,6 @@ def _curve(evaluations, column: str) -> drawing.Curve:
   )
 
 
-def _mean(column: str, rows) -> float:
-  return float(np.mean([float(row[column]) for row in rows]))
-
-
 def draw(name: str) -> str:
   """Writes a task's curves; returns a Markdown table of what its runs came to.
 
@@ -160,13 +156,13 @@ def draw(name: str) -> str:
     '|---|---|---|---|---|---|---|',
   ]
   for arm, seeds in found.items():
-    returns = [_mean('mean_return', seed[-3:]) for seed in seeds]
+    returns = [runs.mean('mean_return', seed[-3:]) for seed in seeds]
     low, high = runs.interval(returns)
     ends = [seed[-1] for seed in seeds]
     lines.append(
       f'| {arm} | {len(seeds)} | {np.mean(returns):.1f} | {low:.1f} to {high:.1f} | '
-      f'{_mean("flops", ends) / 1e12:.2f} | {_mean("seconds", ends):.0f} | '
-      f'{_mean("replay_used_bytes", ends) / 1e6:.1f} |'
+      f'{runs.mean("flops", ends) / 1e12:.2f} | {runs.mean("seconds", ends):.0f} | '
+      f'{runs.mean("replay_used_bytes", ends) / 1e6:.1f} |'
     )
   return '\n'.join(lines) + '\n'
 
@@ -183,7 +179,7 @@ def main(argv):
     for name in tasks:
       for arm in arms:
         run = f'{name}-{arm}-seed{seed}'
-        root_dir = pathlib.Path(_ROOT_DIR.value) / run
+        root_dir = pathlib.Path(_RUNS_DIR.value) / run
         task = TASKS[name]
         runs.keep(ROWS / f'{run}.csv', root_dir, task.preset, bindings(task, arm), seed)
   for name in tasks:

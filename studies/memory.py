@@ -19,7 +19,7 @@ import numpy as np
 from studies import runs
 
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs of each variant.', lower_bound=0)
-_ROOT_DIR = flags.DEFINE_string('root_dir', 'runs/study-memory', 'Where runs are kept meanwhile.')
+_RUNS_DIR = flags.DEFINE_string('runs_dir', 'runs/study-memory', 'Where runs are kept meanwhile.')
 
 ROWS = pathlib.Path(__file__).parent / 'memory'
 # Preset, and rows of pixels that replay holds.
@@ -39,7 +39,7 @@ def _run(task: str, variant: str, seed: int):
   preset, rows = TASKS[task]
   name = f'{task}_{variant}_seed{seed}'
   bindings = [f'ReplayConfig.pixels_capacity = {rows}', VARIANTS[variant]]
-  runs.keep(ROWS / f'{name}.csv', pathlib.Path(_ROOT_DIR.value) / name, preset, bindings, seed)
+  runs.keep(ROWS / f'{name}.csv', pathlib.Path(_RUNS_DIR.value) / name, preset, bindings, seed)
 
 
 def _draw() -> str:
@@ -48,7 +48,7 @@ def _draw() -> str:
   for path in sorted(ROWS.glob('*_seed*.csv')):
     last = runs.load(path)[-2:]
     columns = ('mean_return', 'replay_rows', 'replay_used_bytes')
-    figures = [np.mean([float(row[column]) for row in last]) for column in columns]
+    figures = [runs.mean(column, last) for column in columns]
     found[path.stem.rpartition('_seed')[0]].append(figures)
   lines = [
     '| task and variant | seeds | return of each | mean | rows held | MB used |',

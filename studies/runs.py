@@ -14,11 +14,11 @@ import numpy as np
 
 
 def keep(rows: pathlib.Path, root_dir: pathlib.Path, preset: str, bindings: Sequence[str], seed):
-  """Trains, unless that was done before.
+  """Trains, unless that was done before; a run that was stopped goes on.
 
   Args:
     rows: file for the run's `results.csv`.
-    root_dir: where the run is meanwhile; what a stopped one has left there is removed.
+    root_dir: where the run is meanwhile; removed once it has ended.
     preset: gin file.
     bindings: gin bindings on top of it.
     seed: of the run.
@@ -28,7 +28,6 @@ def keep(rows: pathlib.Path, root_dir: pathlib.Path, preset: str, bindings: Sequ
   """
   if rows.exists():
     return
-  shutil.rmtree(root_dir, ignore_errors=True)
   subprocess.run(
     [
       *(sys.executable, '-m', 'launch.train', f'--gin_file={preset}', f'--seed={seed}'),
@@ -40,12 +39,18 @@ def keep(rows: pathlib.Path, root_dir: pathlib.Path, preset: str, bindings: Sequ
   partial = rows.with_suffix('.partial')
   shutil.copy(root_dir / 'results.csv', partial)
   partial.rename(rows)
+  shutil.rmtree(root_dir)
 
 
 def load(rows: pathlib.Path) -> List[Dict[str, str]]:
   """The evaluations of a run, first to last, by the columns' names."""
   with rows.open(encoding='utf-8') as file:
     return list(csv.DictReader(file))
+
+
+def mean(column: str, rows: Sequence[Dict[str, str]]) -> float:
+  """The mean of a column over rows of `load`."""
+  return float(np.mean([float(row[column]) for row in rows]))
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> Tuple[float, float]:
