@@ -26,7 +26,9 @@ def is_about_server(error: Exception) -> bool:
     return False  # which says what cannot be mended by waiting
   if isinstance(error, (reverb.errors.ReverbError, TimeoutError)):
     return True
-  return 'Replay server' in str(error) or type(error) is RuntimeError
+  # What a dataset meets comes wrapped in TensorFlow's errors, which tell its kind only in words.
+  is_cut = isinstance(error, tf.errors.OpError) and 'UnavailableError' in f'{error!r} {error}'
+  return is_cut or 'Replay server' in str(error) or type(error) is RuntimeError
 
 
 class Subscription:
