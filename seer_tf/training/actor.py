@@ -7,6 +7,7 @@ it does during the conversion are held here until that is over, and come behind 
 tables that are full evict in the order in which rows came.
 """
 
+import collections
 import contextlib
 import time
 from typing import Optional
@@ -58,7 +59,7 @@ class Actor:
     )
     self._acted = self._acted_at_news = 0  # agent steps
     self._writer = None
-    self._held = []  # rows of latents, until the conversion is over
+    self._held = collections.deque()  # rows of latents, until the conversion is over
 
   def run(self, client: reverb.Client):
     """Acts until the learner says that the run is over.
@@ -124,7 +125,7 @@ class Actor:
     if self._writer is not None:
       self._writer.abandon()
       self._writer = None
-    self._held = []
+    self._held.clear()
 
   def _must_pause(self) -> bool:
     """Whether the learner is silent for long, or this actor as far ahead of it as it may be."""
@@ -196,9 +197,8 @@ class Actor:
 
   def _deliver(self):
     """Writes the rows that were held back."""
-    for row in self._held:
-      self._writer.append(row)
-    self._held = []
+    while self._held:  # each leaves before it is written: a signal in between must not double it
+      self._writer.append(self._held.popleft())
 
   def _say(self, is_leaving: int = 0):
     variables = self._seen.variables

@@ -159,9 +159,8 @@ class Run:
 
   def _live(self):
     self._agree()
-    agent, layers = self.agent, freeze.Phase
     self._crew.begin(self._phase, self._is_new)
-    if self._phase == layers.PIXELS:
+    if self._phase == freeze.Phase.PIXELS:
       self._begin_learning('pixels')
       self._advance(self._freeze_due)
       self._crew.rest()
@@ -169,18 +168,18 @@ class Run:
       self._measure()
       if not self._is_over:
         self._freeze()
-    if self._phase == layers.DRAINING:
+    if self._phase == freeze.Phase.DRAINING:
       self._convert()
-    if self._phase == layers.LATENTS:
+    if self._phase == freeze.Phase.LATENTS:
       self._begin_learning('latents', self._experiment.draws_per_block)
       self._advance(lambda agent_steps: False)
       self._crew.end()
       self._convert_stragglers()
       self._check_latents()
     self._learns = False
-    agent.agent_steps.assign(self._crew.agent_steps)
+    self.agent.agent_steps.assign(self._crew.agent_steps)
     self._learner.save()
-    if self._phase == layers.LATENTS:
+    if self._phase == freeze.Phase.LATENTS:
       self._evaluate()
       self._measure()
     self._publish(is_over=1)
