@@ -116,7 +116,7 @@ def fill_pixels(client, config, rows, count: int) -> float:
   from seer_tf.replay import tables, writers
 
   start, channels = time.perf_counter(), config.frame_shape[-1]
-  writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
+  writer = writers.RowWriter.of_table(client, config, 'pixels')
   for row in itertools.islice(itertools.cycle(zip(*rows[:5])), count):
     writer.append(tables.Row(row[0][..., -channels:], *row[1:]))
   writer.close()
@@ -138,7 +138,7 @@ def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> 
     pid: of the server.
   """
   from seer_tf.costs import memory
-  from seer_tf.replay import drain, server, tables, writers
+  from seer_tf.replay import drain, server, writers
 
   empty = server.report(client).empty_bytes
   before = held_bytes(client)
@@ -149,7 +149,7 @@ def conversion(client, config, rows: int, encode, batch_size: int, pid: int) -> 
     peak.append(memory.resident_bytes(pid))
     own_peak.append(memory.resident_bytes())
 
-  writer = writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
+  writer = writers.RowWriter.of_table(client, config, 'latents')
   start, cpu_start, server_cpu_start = time.perf_counter(), time.process_time(), _cpu_seconds(pid)
   converted = drain.drain(
     client,
@@ -188,7 +188,7 @@ def fill_latents(client, config, rows, count: int) -> float:
   from seer_tf.replay import tables, writers
 
   start = time.perf_counter()
-  writer = writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
+  writer = writers.RowWriter.of_table(client, config, 'latents')
   left = count
   with tqdm.tqdm(total=count, desc='latents', unit='row') as progress:
     while left:

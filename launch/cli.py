@@ -60,6 +60,14 @@ def _one_line(error: Exception) -> str:
   return ' '.join((wrapped[1] if wrapped else text).split())
 
 
+def _show_all_flags():
+  """Has --help show flags of every module of launch/, as absl does for the binary's own."""
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith('launch.'):
+      for flag in defined:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
 def run(main: Callable[..., None], arguments: int = 0):
   """Runs `main` under absl; a user's error ends it with one line and exit code 2.
 
@@ -89,4 +97,5 @@ def run(main: Callable[..., None], arguments: int = 0):
   for category in (SyntaxWarning, UserWarning, DeprecationWarning):  # of other people's code
     warnings.simplefilter('ignore', category)
   warnings.filterwarnings('ignore', category=RuntimeWarning, module='tf_agents')
+  _show_all_flags()
   app.run(guarded)

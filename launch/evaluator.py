@@ -7,13 +7,10 @@ It writes results.csv and TensorBoard's eval/ below its root_dir, which may be t
 it the gin files and bindings of the learner. It ends when the run is over.
 """
 
-from absl import flags
-
 from launch import cli, processes
 
-_ROOT_DIR = flags.DEFINE_string('root_dir', None, 'Folder for results.csv and TensorBoard.')
+_ROOT_DIR = processes.define_root_dir('Folder for results.csv and TensorBoard.')
 _REPLAY_SERVER = processes.define_replay_server(True, 'host:port of the replay server.')
-flags.mark_flag_as_required('root_dir')
 
 
 def main():

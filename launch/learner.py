@@ -7,13 +7,10 @@ Give it the gin files and bindings of the server and of the actors. The same com
 with a run that was stopped or killed. It ends when the run's agent steps are taken and learned.
 """
 
-from absl import flags
-
 from launch import cli, processes
 
-_ROOT_DIR = flags.DEFINE_string('root_dir', None, 'Folder for checkpoints and TensorBoard.')
+_ROOT_DIR = processes.define_root_dir('Folder for checkpoints and TensorBoard.')
 _REPLAY_SERVER = processes.define_replay_server(True, 'host:port of the replay server.')
-flags.mark_flag_as_required('root_dir')
 
 
 def main():

@@ -14,6 +14,13 @@ from launch import cli
 SEED = flags.DEFINE_integer('seed', 0, 'Seeds environments, initial weights and exploration.')
 
 
+def define_root_dir(meaning: str):
+  """Defines --root_dir, which is required."""
+  holder = flags.DEFINE_string('root_dir', None, meaning)
+  flags.mark_flag_as_required('root_dir')
+  return holder
+
+
 def define_replay_server(required: bool, meaning: str):
   """Defines --replay_server."""
   holder = flags.DEFINE_string('replay_server', None, meaning)

@@ -127,7 +127,7 @@ class _Housekeeping:
     self._keeper = keeper
     self._checkpointer = checkpointer
     self._empty_bytes = empty_bytes
-    self._variables, self._published = messages.Variables(), 0
+    self._variables, self._published = messages.Variables(), -1
     self.is_to_restart = False
 
   def __call__(self) -> float:
@@ -137,8 +137,8 @@ class _Housekeeping:
     start = time.thread_time()
     memory.trim()  # the C allocator would keep what Reverb has freed
     cost_seconds = time.thread_time() - start
-    kept = self._keeper.keep()
     self._read_variables()
+    kept = self._keeper.keep(self._variables.phase)
     self._checkpointer(self._variables, self._keeper.state())
     self.is_to_restart = self._variables.restore_order == self._incarnation
     report = server_lib.Report(
@@ -155,7 +155,8 @@ class _Housekeeping:
 
   def finish(self):
     """Writes a last checkpoint; afterwards it must not be called again."""
-    self._keeper.keep()
+    self._read_variables()
+    self._keeper.keep(self._variables.phase)
     self._checkpointer.finish(self._keeper.state(), _LAST_CHECKPOINT_SECONDS)
 
   def _read_variables(self):

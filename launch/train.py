@@ -10,15 +10,12 @@ a run that was stopped or killed; of one that has ended it shows the table once 
 import contextlib
 import os
 
-from absl import flags
-
 from launch import cli, processes
 
-_ROOT_DIR = flags.DEFINE_string('root_dir', None, 'Folder for all that the run leaves.')
+_ROOT_DIR = processes.define_root_dir('Folder for all that the run leaves.')
 _REPLAY_SERVER = processes.define_replay_server(
   False, 'host:port of a running replay server; by default one is started.'
 )
-flags.mark_flag_as_required('root_dir')
 
 
 @contextlib.contextmanager

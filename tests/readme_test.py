@@ -142,7 +142,7 @@ def test_flags_exist(run):
   named = set(re.findall(r'(?<![\w-])--([a-z]\w+)', README.read_text()))
   known = set(FOREIGN_FLAGS)
   for module in TINY_FLAGS:
-    help_text = run([sys.executable, '-m', module, '--helpfull']).stdout
+    help_text = run([sys.executable, '-m', module, '--help']).stdout
     known |= set(re.findall(r'--(?:\[no\])?(\w+)', help_text))
   assert named <= known, named - known
 

@@ -26,7 +26,6 @@ import math
 import time
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Set
 
-import numpy as np
 import reverb
 
 from seer_tf.replay import capacity as capacity_lib
@@ -338,18 +337,17 @@ class Keeper:
     for name in ('pixels', 'drain', 'latents'):
       getattr(self, f'_{name}').restore(state[name])
 
-  def keep(self) -> Dict[str, Any]:
+  def keep(self, phase: int) -> Dict[str, Any]:
     """Evicts what is too much; returns what `tables.SERVER_SIGNATURE` says of rows and budget.
 
     `pixels_first_row` is of stream 0 and means nothing if there are others: 0 or too small.
 
-    From the phase that it returns on it acts as that phase has it: having returned a later one than
-    pixels, it leaves tables `pixels` and `drain` alone.
+    Args:
+      phase: as the learner says. From then on it acts as that phase has it: once told of a later
+        one than pixels, it leaves tables `pixels` and `drain` alone.
     """
-    info, used, before = self._client.server_info(), self._used_bytes(), self._phase
-    if info['variables'].current_size:
-      [step] = next(self._client.sample('variables', unpack_as_table_signature=True))
-      self._phase = int(np.ravel(step.data['phase'])[0])
+    info, used = self._client.server_info(), self._used_bytes()
+    before, self._phase = self._phase, phase
     budget = self._capacity.budget_bytes
     if before == 0:  # also when phase pixels has just ended: its tables are still as it left them
       self._pixels.look(info)

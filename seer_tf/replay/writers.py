@@ -2,7 +2,7 @@
 
 An observer of a TF-Agents driver is then no more than
 
-    writer = RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
+    writer = RowWriter.of_table(client, config, 'pixels')
     observer = lambda trajectory: writer.append(pixels_row(trajectory, frame_channels=3))
 """
 
@@ -20,15 +20,18 @@ from seer_tf.replay import tables, transitions
 # items wait in the client for their chunks, and Reverb warns of 50 and more.
 _NARROW_CHUNK_ITEMS = 16
 _NARROW_CHUNK_ROWS = 64
+# By the clock that nobody sets, which also counts while the machine sleeps.
+_BOOTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def creation_times(numbers: np.ndarray) -> np.ndarray:
   """Priorities of uniform replay: seconds since 1970, also of an item in which nothing starts.
 
   There nobody draws by them, but they tell `keeper.Keeper` which of several writers' items is the
-  oldest.
+  oldest. The system's clock is read only when the process starts: set it as you like, the times of
+  one process never go back.
   """
-  return np.full(max(1, len(numbers)), time.time())
+  return np.full(max(1, len(numbers)), _BOOTED + time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 class RowWriter:
@@ -123,6 +126,27 @@ class RowWriter:
     self._pending_items = sum(
       -(-longest_chunk // layout.block_length) for layout in layouts.values()
     )
+
+  @classmethod
+  def of_table(
+    cls, client: reverb.Client, config: tables.ReplayConfig, table: str, **kwargs
+  ) -> 'RowWriter':
+    """A writer into `pixels` and `drain`, or into `latents`, whichever `table` names.
+
+    Args:
+      client: of a replay server with the tables of `config`.
+      config: what replay holds.
+      table: 'pixels' or 'latents'.
+      **kwargs: further arguments of `RowWriter`.
+
+    Returns:
+      it, see `RowWriter` for the errors.
+    """
+    layouts, row = {
+      'pixels': (config.pixels_layouts, config.pixels_row),
+      'latents': (config.latents_layouts, config.latents_row),
+    }[table]
+    return cls(client, layouts, tables.padding_row(row), **kwargs)
 
   @property
   def rows(self) -> int:

@@ -162,12 +162,11 @@ class Actor:
 
   def _open(self, first_number: int):
     """Opens a stream of the kind of rows that the learner's phase asks for."""
-    config = self.replay_config
     self._writes_pixels = self._seen.variables.phase == freeze.Phase.PIXELS
-    self._writer = writers.RowWriter(
+    self._writer = writers.RowWriter.of_table(
       self._client,
-      config.pixels_layouts if self._writes_pixels else config.latents_layouts,
-      tables.padding_row(config.pixels_row if self._writes_pixels else config.latents_row),
+      self.replay_config,
+      'pixels' if self._writes_pixels else 'latents',
       timeout_seconds=_TIMEOUT_SECONDS,
       first_number=first_number,
     )

@@ -55,16 +55,10 @@ class Link:
 
   def writer(self, table: str, first_number: int) -> writers.RowWriter:
     """A writer of a stream of rows, into `pixels` and `drain` or into `latents`."""
-    config = self._config
-    layouts, row = (
-      (config.pixels_layouts, config.pixels_row)
-      if table == 'pixels'
-      else (config.latents_layouts, config.latents_row)
-    )
-    return writers.RowWriter(
+    return writers.RowWriter.of_table(
       self.client,
-      layouts,
-      tables.padding_row(row),
+      self._config,
+      table,
       timeout_seconds=TIMEOUT_SECONDS,
       check_server=self.check,
       priority_of=self.replay.of,

@@ -169,7 +169,7 @@ def test_resident_memory_stays_within_the_budget_through_the_switch(gin_file):
         empty = server.next_report(client).empty_bytes
         resident.append(process.memory_info().rss - empty)
 
-    pixels = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
+    pixels = writers.RowWriter.of_table(client, config, 'pixels')
     write(pixels, 480, lambda count: bytes_of(count, 64, 64, 3))
     report = server.next_report(client)
     assert report.budget_bytes == budget and 0.8 * budget < report.used_bytes < most
@@ -246,7 +246,7 @@ def test_a_full_disk_under_a_checkpoint(gin_file, tmp_path):
   with Run(gin_file, f'--root_dir={tmp_path}') as run:
     client = server.connect(run.address, CONFIG)
     before = client.checkpoint()
-    writer = writers.RowWriter(client, CONFIG.pixels_layouts, tables.padding_row(CONFIG.pixels_row))
+    writer = writers.RowWriter.of_table(client, CONFIG, 'pixels')
     row = tables.padding_row(CONFIG.pixels_row)._replace(step_type=np.int32(1))
     rng = np.random.default_rng(0)
     for _ in range(200):

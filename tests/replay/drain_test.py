@@ -78,7 +78,7 @@ def latents_of(step):
 
 
 def write_pixels(client, config, stream):
-  writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
+  writer = writers.RowWriter.of_table(client, config, 'pixels')
   for row, _ in stream:
     writer.append(row)
   writer.close()
@@ -93,7 +93,7 @@ def held_rows(config, stream):
 
 
 def latents_writer(client, config):
-  return writers.RowWriter(client, config.latents_layouts, tables.padding_row(config.latents_row))
+  return writers.RowWriter.of_table(client, config, 'latents')
 
 
 def stored_blocks(client, config):
@@ -295,7 +295,7 @@ def test_no_item_has_rows_of_both_sides_of_a_gap(replay_servers):
   config, expected, opened = make_config(capacity=100), [], []
   client = server.connect(replay_servers.start(config), config)
   for stream, missing in [(1, {3, 4, 17}), (2, {9})]:
-    writer = writers.RowWriter(client, config.pixels_layouts, tables.padding_row(config.pixels_row))
+    writer = writers.RowWriter.of_table(client, config, 'pixels')
     for row, _ in play(config, [6, 7, 8]):
       if int(row.number) not in missing:
         expected.append(row.number + tables.first_number(stream))

@@ -13,7 +13,7 @@ import reverb
 from scipy import stats
 
 from seer_tf.replay import capacity as capacity_lib
-from seer_tf.replay import datasets, drain, keeper, messages, tables, writers
+from seer_tf.replay import datasets, drain, keeper, tables, writers
 
 ROW = 1000  # bytes of a row, as this test counts
 CONFIG = tables.ReplayConfig(
@@ -43,7 +43,7 @@ class Kept:
     self.latent_bytes = latent_bytes
     self.row_bytes = ROW
     self.buffers = 0
-    self.written = 0
+    self.written = self.phase = 0
     self.keeper = keeper.Keeper(self.client, config, capacity, self.used_bytes)
     self.pixels = self.writer(config.pixels_layouts, config.pixels_row)
 
@@ -86,14 +86,14 @@ class Kept:
         seen[sample.info.key] = tables.own_numbers(rest, layout, row)
     return sorted(int(number) for numbers in seen.values() for number in numbers if number >= 0)
 
-  def publish(self, phase):
-    messages.publish(self.client, messages.Variables(phase=phase))
+  def keep(self):
+    return self.keeper.keep(self.phase)
 
   def freeze(self):
     """Ends phase pixels, converts, and returns the writer that goes on."""
     self.pixels.close()
-    self.publish(1)
-    report = self.keeper.keep()
+    self.phase = 1
+    report = self.keep()
     assert report['phase'] == 1
     latents = self.writer(self.config.latents_layouts, self.config.latents_row)
     held = range(report['pixels_first_row'], self.pixels.rows)
@@ -103,10 +103,10 @@ class Kept:
     drain.drain(self.remote, self.config, held, encode, lambda stream: latents)
     converted, before = self.items('latents'), self.buffers
     self.buffers += keeper.BUFFER_BYTES // 2  # in transit
-    self.keeper.keep()
+    self.keep()
     assert self.items('latents') == converted
     self.buffers = before
-    self.publish(2)
+    self.phase = 2
     return latents
 
 
@@ -122,7 +122,7 @@ def test_evicts_the_oldest_and_only_when_full(budget_rows, writes):
       kept.write(kept.pixels, CONFIG.pixels_row, count)
       kept.pixels.flush()
       written += count
-      report = kept.keeper.keep()
+      report = kept.keep()
       complete = max(0, (written - CONFIG.n_step) // block * block)
       while complete - first > budget_rows:
         first += block
@@ -136,8 +136,10 @@ def test_evicts_the_oldest_and_only_when_full(budget_rows, writes):
 class Actors:
   """Writers of several streams, and by brute force the items of `pixels` in order of creation."""
 
-  def __init__(self, kept):
+  def __init__(self, kept, skews=(0, 0, 0, 0)):
+    """The clock of each actor may be ahead of the others'."""
     self.kept = kept
+    self.skews = skews
     self.items = []  # numbers of the own rows of each
     self._clock = itertools.count(1)
     self._streams = itertools.count(3, 5)
@@ -151,7 +153,7 @@ class Actors:
       config.pixels_layouts,
       config.pixels_row,
       first_number=first_number,
-      priority_of=lambda numbers: [next(self._clock)],
+      priority_of=lambda numbers: [next(self._clock) + self.skews[actor]],
     )
     self._actors[actor] = [writer, first_number, 0]
 
@@ -230,20 +232,47 @@ def test_the_oldest_of_several_streams_go_first(budget_rows, turns, restart):
         state = json.loads(json.dumps(kept.keeper.state()))
         kept.keeper = keeper.Keeper(kept.client, CONFIG, capacity, kept.used_bytes)
         kept.keeper.restore(state)
-      kept.keeper.keep()
+      kept.keep()
       held = actors.evict(budget_rows)
       assert kept.held('pixels') == held
     actors.end_all()
-    kept.keeper.keep()
+    kept.keep()
     held = actors.evict(budget_rows)
     assert kept.held('pixels') == held
     check_conversion(kept, held)
 
 
+@settings(max_examples=8)
+@given(
+  budget_rows=st.integers(20, 100),
+  turns=TURNS,
+  skews=st.lists(st.sampled_from([10_000, 20_000, 30_000]), min_size=4, max_size=4),
+)
+def test_clocks_that_disagree_cost_no_more_than_the_order(budget_rows, turns, skews):
+  """As many are kept as otherwise, each once; and what is kept can be converted."""
+  with Kept(capacity_lib.Capacity(budget_rows * ROW)) as kept:
+    actors, written = Actors(kept, skews), set()
+    for writes in turns:
+      for actor, count, then in writes:
+        actors.write(actor, count)
+        if then:
+          actors.end(actor, goes_on=then == 'pauses')
+      actors.flush()
+      kept.keep()
+      written |= {number for item in actors.items for number in item}
+      actors.evict(budget_rows)
+      held = kept.held('pixels')
+      assert kept.items('pixels') == len(actors.items)
+      assert len(held) == len(set(held)) and set(held) <= written
+    actors.end_all()
+    kept.keep()
+    check_conversion(kept, kept.held('pixels'))
+
+
 def check_conversion(kept, held):
   """All rows that are `held` become latents, and hardly any others; no stream meets another."""
-  kept.publish(1)
-  kept.keeper.keep()
+  kept.phase = 1
+  kept.keep()
   opened = {}
 
   def writer_of(stream):
@@ -284,7 +313,7 @@ def test_one_stream_goes_on_exactly_after_a_restart_and_with_another_writer():
   with Kept(capacity) as kept:
     kept.write(kept.pixels, CONFIG.pixels_row, 33)
     kept.pixels.close()
-    kept.keeper.keep()
+    kept.keep()
     state = json.loads(json.dumps(kept.keeper.state()))
     kept.keeper = keeper.Keeper(kept.client, CONFIG, capacity, kept.used_bytes)
     kept.keeper.restore(state)
@@ -292,7 +321,7 @@ def test_one_stream_goes_on_exactly_after_a_restart_and_with_another_writer():
     for _ in range(6):
       kept.write(pixels, CONFIG.pixels_row, 5)
       pixels.flush()
-      report = kept.keeper.keep()
+      report = kept.keep()
       items = kept.items('pixels')
       held = kept.held('pixels')
       assert items == 10 and report['pixels_first_row'] == held[0]
@@ -317,13 +346,13 @@ def test_latents_grow_by_the_rule(growth, latent_bytes, factor, budget):
   with Kept(capacity, config, latent_bytes) as kept:
     kept.write(kept.pixels, config.pixels_row, 150)
     kept.pixels.flush()
-    kept.keeper.keep()
+    kept.keep()
     latents = kept.freeze()
-    begin = kept.keeper.keep()['pixels_first_row']
+    begin = kept.keep()['pixels_first_row']
     for _ in range(12):
       kept.write(latents, config.latents_row, 100)
       latents.flush()
-      report = kept.keeper.keep()
+      report = kept.keep()
       held = kept.held('latents')
       assert held == list(range(held[0], held[-1] + 1))
       # Full to the block, unless there is nothing yet to fill it with.
@@ -340,7 +369,7 @@ def test_sampling_stays_uniform(table):
   with Kept(capacity_lib.Capacity(96 * ROW), latent_bytes=400) as kept:
     kept.write(kept.pixels, CONFIG.pixels_row, 151)
     kept.pixels.flush()
-    kept.keeper.keep()
+    kept.keep()
     if table == 'pixels':
       kept.pixels.close()
     else:
@@ -348,9 +377,9 @@ def test_sampling_stays_uniform(table):
       for _ in range(5):
         kept.write(latents, CONFIG.latents_row, 60)
         latents.flush()
-        kept.keeper.keep()
+        kept.keep()
       latents.close()
-    kept.keeper.keep()
+    kept.keep()
     held = kept.held(table)
     assert held[0] > 0 and held[-1] == kept.written - 1 and kept.written % 2
     rounds, batch_size = 30, 500
@@ -380,12 +409,12 @@ def test_is_corrected_while_it_runs(later_row_bytes, later_buffers, least, most)
     for _ in range(12):
       kept.write(kept.pixels, CONFIG.pixels_row, 30)
       kept.pixels.flush()
-      kept.keeper.keep()
+      kept.keep()
       if kept.written == 120:
         assert len(kept.held('pixels')) == 96
         kept.row_bytes, kept.buffers = later_row_bytes, later_buffers
     for _ in range(20):
-      kept.keeper.keep()
+      kept.keep()
     assert least <= len(kept.held('pixels')) <= most
 
 
@@ -396,13 +425,13 @@ def test_nothing_is_deleted_from_prioritised_replay():
   with Kept(capacity_lib.Capacity(), config, latent_bytes=2 * ROW) as kept:
     kept.write(kept.pixels, config.pixels_row, 60)
     kept.pixels.close()
-    kept.keeper.keep()
+    kept.keep()
     assert kept.items('pixels') == 40
-    kept.publish(2)
+    kept.phase = 2
     latents = kept.writer(config.latents_layouts, config.latents_row)
     kept.write(latents, config.latents_row, 60)
     latents.close()
-    kept.keeper.keep()
+    kept.keep()
     assert kept.items('latents') == 60
 
 
@@ -410,6 +439,6 @@ def test_nothing_is_deleted_without_a_budget():
   with Kept(capacity_lib.Capacity()) as kept:
     kept.write(kept.pixels, CONFIG.pixels_row, 500)
     kept.pixels.close()
-    report = kept.keeper.keep()
+    report = kept.keep()
     assert kept.held('pixels') == list(range(500))
     assert report['used_bytes'] == 500 * ROW and report['budget_bytes'] == float('inf')

@@ -1,3 +1,5 @@
+import time
+
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
@@ -315,6 +317,18 @@ def test_a_driver_writes_what_it_saw(replay_servers):
       np.testing.assert_array_equal(item.action[i], step.action)
       own = (item.reward[i], item.discount[i], item.step_type[i])
       assert own == (step.reward, step.discount, step.step_type)
+
+
+@hypothesis.given(clocks=st.lists(st.floats(-1e10, 1e10), min_size=2, max_size=20))
+def test_creation_times_never_go_back(clocks):
+  """However the system's clock is set meanwhile."""
+  with pytest.MonkeyPatch.context() as patch:
+    times = []
+    for clock in clocks:
+      patch.setattr(time, 'time', lambda now=clock: now)
+      times.extend(writers.creation_times(np.arange(3)))
+  assert times == sorted(times) and len(times) == 3 * len(clocks)
+  assert abs(times[-1] - time.time()) < 3600
 
 
 def test_latents_come_from_the_policy_info():
