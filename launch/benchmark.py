@@ -7,6 +7,7 @@ r"""Measures speed and memory; prints one JSON object a line, and nothing else, 
     python -m launch.benchmark replay --domain=atari --games=Seaquest,Pong --codec=float16
     python -m launch.benchmark replay --domain=dmc --sizes=1e4,1e5,1e6
     python -m launch.benchmark cluster --actors=1,2,4,8 --seconds=30
+    python -m launch.benchmark checkpoints --pixel_rows=5000 --latent_rows=20000
 
 updates: mean milliseconds of one learner update over whole cadence periods, in both phases, from
 data in memory (a pool of 512 transitions, a new batch drawn from it at each update). Needs no
@@ -21,6 +22,10 @@ the codec moves Q values and policy. See launch/benchmark_replay.py.
 cluster: updates and agent steps per second, from latents, of a learner by itself and with several
 actors, all as processes of their own on this machine, and how many updates old the weights are that
 actors act with. On the CPU preset of cartpole-swingup. See launch/benchmark_cluster.py.
+
+checkpoints: seconds that checkpoints of a replay server and of a learner take, and how many of them
+training loses at their periods, in both phases, on the same preset, with frames and latents of
+noise. See launch/benchmark_checkpoints.py.
 """
 
 import json
@@ -30,7 +35,7 @@ from typing import Callable, Dict
 
 from absl import flags
 
-from launch import benchmark_cluster, benchmark_replay, cli
+from launch import benchmark_checkpoints, benchmark_cluster, benchmark_replay, cli
 
 _AGENT = flags.DEFINE_enum(
   'agent',
@@ -42,7 +47,7 @@ _DOMAIN = flags.DEFINE_enum('domain', 'dmc', ['dmc', 'atari'], 'Whose frames fil
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 84, 'Pixels of the crop that is learned from.')
 _BATCH_SIZE = flags.DEFINE_integer('batch_size', 128, 'Transitions per update.')
 _SECONDS = flags.DEFINE_float(
-  'seconds', 8.0, 'Least seconds to time each phase of updates, or a cluster.'
+  'seconds', 8.0, 'Least seconds to time a phase of updates, a cluster, or training.'
 )
 
 _POOL = 512  # transitions in memory
@@ -57,6 +62,7 @@ _PRESETS = {
   'dmc': 'gin_configs/cartpole_swingup_paper.gin',
   'atari': 'gin_configs/rainbow_atari_paper.gin',
   'cluster': 'gin_configs/cartpole_swingup_cpu.gin',
+  'checkpoints': 'gin_configs/cartpole_swingup_cpu.gin',
 }
 
 
@@ -187,7 +193,8 @@ def updates() -> Dict:
 
 def main(command: str):
   """Runs the benchmark called `command`."""
-  names = {'updates': _AGENT.value, 'replay': _DOMAIN.value, 'cluster': 'cluster'}
+  names = {'updates': _AGENT.value, 'replay': _DOMAIN.value}
+  names.update((name, name) for name in ('cluster', 'checkpoints'))
   if command not in names:
     raise cli.UserError(f'unknown benchmark {command!r}; there are {", ".join(names)}.')
   name = names[command]
@@ -196,6 +203,8 @@ def main(command: str):
   preset = _PRESETS[name]
   if command == 'cluster':
     bindings = benchmark_cluster.bindings()
+  elif command == 'checkpoints':
+    bindings = benchmark_replay.bindings()
   else:
     bindings = _bindings(name) + benchmark_replay.bindings()
   cli.parse_gin([preset], bindings)
@@ -205,6 +214,8 @@ def main(command: str):
     rows = [updates()]
   elif command == 'replay':
     rows = benchmark_replay.replay(_DOMAIN.value, gin_arguments)
+  elif command == 'checkpoints':
+    rows = benchmark_checkpoints.checkpoints(gin_arguments, _SECONDS.value)
   else:
     rows = benchmark_cluster.cluster(gin_arguments, _SECONDS.value)
   for figures in rows:

@@ -85,8 +85,8 @@ class _Cluster:
         log = next(self._folder.glob('*.log'))
         raise cli.UserError(f'{" ".join(process.args[2:4])} has ended: {log.read_text()[-500:]}')
 
-  def measure(self, seconds: float) -> Dict[str, float]:
-    """Rates over so many seconds of the latent phase."""
+  def measure(self, seconds: float, acting: bool) -> Dict[str, float]:
+    """Rates over so many seconds of the latent phase, once actors act again if they are to."""
     import reverb
 
     from seer_tf.replay import messages
@@ -100,6 +100,9 @@ class _Cluster:
       return self._until(lambda: wanted(messages.read(client)))
 
     first, start = newest(lambda read: read.phase == 2 and read.updates > 50)
+    if acting:  # They rest at first: during the conversion they had got far ahead.
+      rested = first.env_frames
+      first, start = newest(lambda read: read.env_frames > rested)
     last, end = newest(lambda read: time.perf_counter() - start > seconds)
     elapsed = end - start
     rate = lambda name: (getattr(last, name) - getattr(first, name)) / elapsed
@@ -146,7 +149,7 @@ def cluster(gin_arguments: Sequence, seconds: float) -> Iterator[Dict]:
       tempfile.TemporaryDirectory() as folder,
       _Cluster((files, further), folder, max(1, actors)) as running,
     ):
-      figures = running.measure(seconds)
+      figures = running.measure(seconds, acting=actors > 0)
     if alone is None:
       alone = figures['updates_per_s']
     yield dict(

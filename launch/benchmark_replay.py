@@ -47,6 +47,11 @@ def _sizes() -> List[int]:
   return sizes or [_LATENT_ROWS.value]
 
 
+def rows_of_tables() -> Dict[str, int]:
+  """Table -> rows to store, as asked for."""
+  return {'pixels': _PIXEL_ROWS.value, 'latents': _LATENT_ROWS.value}
+
+
 def bindings() -> List[str]:
   """Gin bindings that make the tables as large as what is stored, and choose the codec."""
   codec = [f'Experiment.codec_fn = @{_CODEC.value.capitalize()}'] if _CODEC.value else []

@@ -83,7 +83,7 @@ def test_codec_and_sizes_can_be_chosen(run):
     (['replay', '--domain=atari', '--games=Pong,Pong'], 'give games that differ'),
     (['replay', '--sizes=many'], 'give numbers of rows'),
     (['replay', '--sizes=10'], 'at least 1000 rows'),
-    (['replays'], "unknown benchmark 'replays'; there are updates, replay, cluster"),
+    (['replays'], "unknown benchmark 'replays'; there are updates, replay, cluster, checkpoints"),
   ],
 )
 def test_bad_input_is_one_line(run, arguments, message):
@@ -91,6 +91,21 @@ def test_bad_input_is_one_line(run, arguments, message):
   assert (result.returncode, result.stdout) == (2, '')
   assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1, result.stderr
   assert message in result.stderr
+
+
+def test_checkpoints_print_a_line_for_each_phase(run):
+  tiny = ['--gin_file=tests/tiny_numbers.gin', '--pixel_rows=50', '--latent_rows=400']
+  command = [sys.executable, '-m', 'launch.benchmark', 'checkpoints', '--seconds=0.1', *tiny]
+  result = run(command)
+  assert result.returncode == 0, result.stderr
+  pixels, latents = map(json.loads, result.stdout.splitlines())
+  assert (pixels['phase'], latents['phase']) == ('pixels', 'latents')
+  assert (pixels['rows'], latents['rows']) == (50, 400)
+  for figures in (pixels, latents):
+    assert figures['checkpoint_bytes'] > 0
+    for name in ('server_seconds', 'agent_steps_per_s', 'learner_seconds'):
+      assert figures[name] > 0
+    assert 0 <= figures['stalled_seconds'] <= figures['server_seconds']
 
 
 def test_cluster_prints_a_line_for_the_learner_alone_and_for_each_number_of_actors(run):
