@@ -60,6 +60,13 @@ def _one_line(error: Exception) -> str:
   return ' '.join((wrapped[1] if wrapped else text).split())
 
 
+def _advice(error: Exception) -> str:
+  """What to do about a disk, whose errors come as words of the system's from any library."""
+  if 'No space left on device' not in str(error):
+    return ''
+  return '. Make room there; the same command then goes on from the last checkpoint.'
+
+
 def _show_all_flags():
   """Has --help show flags of every module of launch/, as absl does for the binary's own."""
   for module, defined in flags.FLAGS.flags_by_module_dict().items():
@@ -89,7 +96,7 @@ def run(main: Callable[..., None], arguments: int = 0):
     except Exception as error:
       if logging.level_debug() or not _is_for_users(error):
         raise
-      print(f'error: {_one_line(error)}', file=sys.stderr)
+      print(f'error: {_one_line(error)}{_advice(error)}', file=sys.stderr)
       sys.exit(2)
 
   # Before TensorFlow is imported: on any CPU it greets its user with three errors about CUDA.

@@ -5,7 +5,8 @@
 #
 # The learner's bar and last table are shown; what the others print is in ROOT_DIR/*.log. It ends
 # with the run, and on Ctrl-C with all processes. The same command goes on with a run that was
-# stopped. HOST_OF (a command; see cluster_hosts.sh) puts each role on a host of its own.
+# stopped. HOST_OF (a command; see cluster_hosts.sh) puts each role on a host of its own; ADDRESS is
+# where they find the server, if not at port PORT of host SERVER.
 set -u
 root_dir=$1 actors=$2
 shift 2
@@ -39,7 +40,7 @@ stop() {
 trap 'stop; exit 130' INT TERM
 
 start server launch.replay_server --root_dir="$root_dir" --port="$port" "$@"
-address=$server:$port
+address=${ADDRESS:-$server:$port}
 for _ in $(seq 6000); do # ten minutes: what it goes on from may be large
   grep -q '^Replay server ready' "$root_dir/server.log" && break
   kill -0 "${pids[0]}" 2> /dev/null || break

@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -425,24 +424,8 @@ def test_one_server_at_a_time(copied, capsys):
   assert capsys.readouterr().err.count('\n') == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-  """A file system of 1.5 MB."""
-  path = tmp_path / 'disk'
-  path.mkdir()
-  mount = ['mount', '-t', 'tmpfs', '-o', 'size=1536k', 'tmpfs', str(path)]
-  if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-    pytest.skip('mounting a file system needs root')
-  yield path
-  subprocess.run(['umount', '-l', str(path)], check=True)
-
-
-def remount(path, options):
-  subprocess.run(['mount', '-o', f'remount,{options}', str(path)], check=True)
-
-
 def test_a_full_and_a_read_only_disk(small_disk):
-  root_dir = small_disk / 'root'
+  root_dir = small_disk.path / 'root'
   with Run(root_dir, NOISE) as run:
     write(run, 20)
     run.order(1)
@@ -454,13 +437,13 @@ def test_a_full_and_a_read_only_disk(small_disk):
     [line] = run.lines('warning: ')
     assert 'No space left on device' in line and str(root_dir) in line
     assert 'checkpoint-1 still holds; trying again in 5 s' in line
-    remount(small_disk, 'size=20m')
+    small_disk.remount('size=20m')
     assert run.report(lambda report: report.checkpoint_order == 2).checkpoints == 2
-  remount(small_disk, 'ro')
+  small_disk.remount('ro')
   with pytest.raises(server.ReplayServerError, match='Read-only file system'):
     checkpoints.Folder(str(root_dir / 'replay'), {})
-  remount(small_disk, 'rw')
-  with contextlib.suppress(OSError), (small_disk / 'filler').open('wb') as filler:
+  small_disk.remount('rw')
+  with contextlib.suppress(OSError), (small_disk.path / 'filler').open('wb') as filler:
     while True:
       filler.write(bytes(4096))
       filler.flush()

@@ -109,6 +109,21 @@ def wait_for(process, pattern):
   raise AssertionError(''.join(lines)[-3000:])
 
 
+def test_a_full_disk_ends_a_run_with_a_line_and_room_lets_it_go_on(small_disk):
+  root_dir = small_disk.path / 'run'
+  line = counting_runs.command('launch.train', BINDINGS, f'--root_dir={root_dir}')
+  process = run(*line)
+  [error] = [text for text in process.stderr.splitlines() if text.startswith('error: ')]
+  assert process.returncode == 2
+  assert str(root_dir) in error and 'No space left on device' in error
+  assert error.endswith('Make room there; the same command then goes on from the last checkpoint.')
+  small_disk.remount('size=100m')
+  process = run(*line)
+  assert process.returncode == 0, process.stderr[-3000:]
+  steps = results(root_dir)
+  assert steps == sorted(set(steps)) and steps[-1] == 240
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
 def test_an_embedded_server_goes_on_with_its_run(tmp_path, number):
   root_dir = tmp_path / 'run'
