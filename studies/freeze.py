@@ -4,9 +4,9 @@ r"""Does freezing help, and when: arms that differ in nothing but what freezes a
     python -m studies.freeze --seeds=0    # draws only
     python -m studies.freeze --tasks=krull --arms=never,random
 
-Two control tasks (SAC with random crops) and one game (Rainbow), on the CPU presets, cut to five
-minutes or so a run on one core: of control, half the filters of an encoder and a quarter of a
-batch. Rows go to studies/freeze/, one file a run, and a task's curves beside them: return against
+Two control tasks (SAC with random crops; one of them with CURL, too) and one game (Rainbow), on the
+CPU presets, cut to five minutes or so a run on one core: of control, half the filters of an encoder
+and a quarter of a batch. Rows go to studies/freeze/, one file a run, and a task's curves beside them: return against
 agent_steps, FLOPs and seconds, means over seeds with 95 % bootstrap intervals. Seeds come one after
 another, so that after any time all arms have about as many.
 """
@@ -41,9 +41,9 @@ class Task(NamedTuple):
   layers: Sequence[str]  # of the encoder, first to last
 
 
-def _control(task: str) -> Task:
+def _control(task: str, preset: str = 'gin_configs/cartpole_swingup_cpu.gin') -> Task:
   return Task(
-    'gin_configs/cartpole_swingup_cpu.gin',
+    preset,
     [
       f'TASK = "{task}"',
       'ControlEncoder.filters = (16, 16, 16, 16)',
@@ -61,6 +61,7 @@ def _control(task: str) -> Task:
 
 TASKS: Dict[str, Task] = {
   'cartpole_swingup': _control('swingup'),
+  'cartpole_swingup_curl': _control('swingup', 'gin_configs/curl_dmc_cpu.gin'),
   'cartpole_balance': _control('balance'),
   'krull': Task(
     'gin_configs/rainbow_atari_cpu.gin',
