@@ -186,7 +186,7 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
 
   def _next_latents(self, observations):
     """Latents [B, D] of o_{t+n} for whom chooses the next action, and for the target."""
-    hidden = self._frozen(observations)
+    hidden = self._frozen(self._views(observations))
     latents = lambda encoder: encoders.joined(encoder.encode_learning(hidden))
     target = latents(self.target_encoder)
     return latents(self.encoder) if self._double else target, target

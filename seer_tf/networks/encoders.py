@@ -237,7 +237,8 @@ def _smallest_side(stages: Sequence[tf.keras.layers.Layer]) -> int:
   side = 1
   for layer in reversed([part for stage in stages for part in parts(stage)]):
     valid = getattr(layer, 'padding', 'valid') == 'valid'
-    kernel = getattr(layer, 'kernel_size', (1,))[0] if valid else 1
+    size = getattr(layer, 'kernel_size', getattr(layer, 'pool_size', (1,)))  # of pooling
+    kernel = size[0] if valid else 1
     side = (side - 1) * getattr(layer, 'strides', (1,))[0] + kernel
   return side
 

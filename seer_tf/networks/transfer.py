@@ -1,4 +1,4 @@
-"""Weights of a lower encoder from the checkpoint of another run, by name."""
+"""Weights of an encoder from the checkpoint of another run, by name."""
 
 import os
 from typing import Dict
@@ -9,11 +9,13 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from seer_tf.networks import variables
 
 
-def load(lower: tf.keras.Model, root_dir: str):
-  """Gives `lower` the weights that the online lower encoder of another run had when last saved.
+def load(encoder: tf.keras.Model, root_dir: str):
+  """Gives `encoder` the weights that the online encoder of another run had when last saved.
+
+  All of them, wherever either run cuts its encoder.
 
   Args:
-    lower: built; of the same layers, by name, as the other run's.
+    encoder: built; of the same layers, by name, as the other run's.
     root_dir: of the other run.
 
   Raises:
@@ -28,13 +30,13 @@ def load(lower: tf.keras.Model, root_dir: str):
     )
   try:
     reader = tf.train.load_checkpoint(path)
-    keys = _keys(reader, lower.name)
+    keys = _keys(reader, encoder.name)
   except (tf.errors.OpError, KeyError) as error:
     raise ValueError(
-      f'checkpoint {path} is not of a run of this project: it holds no agent with a lower '
+      f'checkpoint {path} is not of a run of this project: it holds no agent with an '
       f'encoder. Give the root_dir of a run of launch.train.'
     ) from error
-  ours = variables.by_name(lower)
+  ours = variables.by_name(encoder)
   if set(ours) != set(keys):
     raise ValueError(
       f'the encoder saved in {path} is another one: only it has {sorted(set(keys) - set(ours))}, '
@@ -52,18 +54,18 @@ def load(lower: tf.keras.Model, root_dir: str):
 
 
 def _keys(reader, scope: str) -> Dict[str, str]:
-  """Variable name below `scope` -> key in a checkpoint, of the variables below agent.lower.
+  """Variable name below `scope` -> key in a checkpoint, of the variables below agent.encoder.
 
   The keys themselves tell a layer's place, not its name; the saved object graph knows both.
 
   Raises:
     tf.errors.OpError: if the checkpoint has no object graph.
-    KeyError: if it has no agent with a lower encoder.
+    KeyError: if it has no agent with an encoder.
   """
   graph = trackable_object_graph_pb2.TrackableObjectGraph()
   graph.ParseFromString(reader.get_tensor('_CHECKPOINTABLE_OBJECT_GRAPH'))
   children = lambda node: {child.local_name: child.node_id for child in graph.nodes[node].children}
-  waiting, seen, keys = [children(children(0)['agent'])['lower']], set(), {}
+  waiting, seen, keys = [children(children(0)['agent'])['encoder']], set(), {}
   while waiting:
     node = waiting.pop()
     if node in seen:

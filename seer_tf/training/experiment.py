@@ -56,7 +56,7 @@ class Experiment:
     store_latents: whether replay is converted once all layers below the cut are frozen. If not, it
       keeps pixels, and each update encodes what it samples: compute is saved, memory is not.
     codec_fn: (latent_shape) -> how latents are stored.
-    transfer_from: root_dir of another run, whose lower encoder this one starts with; None: anew.
+    transfer_from: root_dir of another run, whose encoder this one starts with; None: anew.
     total_agent_steps: length of the run.
     initial_random_agent_steps: actions drawn uniformly, before the first update.
     updates_per_agent_step: updates per action thereafter.
@@ -130,7 +130,7 @@ class Experiment:
   def agent(self, environment, updates):
     """Builds the agent for `environment`; `updates` is the int64 variable that it counts in."""
     _, action_spec, time_step_spec = spec_utils.get_tensor_specs(environment)
-    agent = self.agent_fn(
+    return self.agent_fn(
       time_step_spec,
       action_spec,
       lower_fn=self.lower_builder(environment),
@@ -138,10 +138,16 @@ class Experiment:
       freeze_up_to=self.freeze_up_to,
       train_step_counter=updates,
     )
+
+  def transfer(self, agent):
+    """Has an agent's encoders start as another run left its own, if this experiment says so.
+
+    Raises:
+      ValueError: if that run cannot be read, or had another encoder.
+    """
     if self.transfer_from is not None:
-      transfer.load(agent.lower, self.transfer_from)
-      variables.copy(agent.lower, agent.target_lower)
-    return agent
+      transfer.load(agent.encoder, self.transfer_from)
+      variables.copy(agent.encoder, agent.target_encoder)
 
   def replay_config(self, environment) -> tables.ReplayConfig:
     """What replay holds for `environment`; renders nothing and needs no agent."""

@@ -41,7 +41,7 @@ class RecordingHead(q_heads.QHead):
 
 def make_agent(
   double=True, dueling=True, noisy=True, categorical=True, sigma=0.1, actions=ACTIONS, atoms=ATOMS,
-  head=q_heads.QHead, span=(-1.0, 2.0), **kwargs
+  head=q_heads.QHead, span=(-1.0, 2.0), augment=augmentation.NoAugmentation, **kwargs
 ):  # fmt: skip
   tf.keras.utils.set_random_seed(1)
   agent = dqn.SeerDqnAgent(
@@ -50,7 +50,7 @@ def make_agent(
     lower_fn=functools.partial(
       atari_encoders.DataEfficientEncoder, (SIZE, SIZE, 1), layers=((8, 4, 4), (8, 2, 1))
     ),
-    augmentation=augmentation.NoAugmentation(),
+    augmentation=augment(),
     head_fn=functools.partial(
       head,
       hidden=32,
@@ -235,6 +235,25 @@ def test_each_lower_encoder_feeds_its_own_head():
   single = make_agent(double=False, noisy=False)
   perturb(single.target_lower)
   np.testing.assert_array_equal(single._next_latents(pixels)[0], single.target_lower(pixels))
+
+
+class Negative(augmentation.NoAugmentation):
+  """Changes every image, but nothing by chance."""
+
+  random = True
+
+  def augment(self, images):
+    return 255 - images
+
+
+def test_pixels_of_both_ends_of_a_transition_are_augmented():
+  agent = make_agent(double=True, noisy=False, augment=Negative)
+  perturb(agent.target_lower)
+  pixels = random_transition(np.random.default_rng(0)).next_time_step.observation
+  np.testing.assert_array_equal(agent._latents(pixels), agent.lower(255 - pixels))
+  chooses, judges = agent._next_latents(pixels)
+  np.testing.assert_array_equal(chooses, agent.lower(255 - pixels))
+  np.testing.assert_array_equal(judges, agent.target_lower(255 - pixels))
 
 
 def test_huber_loss_has_the_squared_one_as_its_limit():

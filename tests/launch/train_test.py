@@ -241,8 +241,21 @@ def test_a_dead_server_ends_the_run(tmp_path):
   assert 'replay server' in errors.lower() and 'SIGKILL' in errors
 
 
-def test_paper_preset_lives_through_its_freeze(tmp_path):
-  """The published settings, but for the number of steps, episodes and the batch."""
+@pytest.mark.parametrize(
+  'preset, further',
+  [
+    ('cartpole_swingup_paper', []),
+    ('drq_dmc_cpu', []),
+    ('sac_ae_dmc_cpu', []),
+    ('rad_translate_dmc_cpu', []),
+    (
+      'rainbow_atari_impala_cpu',
+      ['GAME = "Pong"', 'atari.load.max_agent_steps_per_game = 30', 'ReplayConfig.n_step = 8'],
+    ),
+  ],
+)
+def test_a_preset_lives_through_its_freeze(tmp_path, preset, further):
+  """As it is, but for the number of steps, episodes and the batch."""
   bindings = [
     'Experiment.total_agent_steps = 80',
     'Experiment.initial_random_agent_steps = 64',
@@ -253,8 +266,8 @@ def test_paper_preset_lives_through_its_freeze(tmp_path):
   process = subprocess.run(
     [
       *(sys.executable, '-m', 'launch.train', f'--root_dir={tmp_path / "run"}'),
-      '--gin_file=gin_configs/cartpole_swingup_paper.gin',
-      *(f'--gin_bindings={binding}' for binding in bindings),
+      f'--gin_file=gin_configs/{preset}.gin',
+      *(f'--gin_bindings={binding}' for binding in [*bindings, *further]),
     ],
     cwd=ROOT,
     capture_output=True,

@@ -58,6 +58,13 @@ def test_smallest_image():
     encoders.ControlEncoder((14, 14, 3))
 
 
+def test_smallest_image_of_an_own_encoder_that_pools():
+  layers = lambda: [tf.keras.layers.Conv2D(4, 3), tf.keras.layers.MaxPool2D(3)]
+  assert encoders.Encoder((5, 5, 3), layers(), None)(tf.zeros([1, 5, 5, 3])).shape == (1, 4)
+  with pytest.raises(ValueError, match='image size 4 is too small .* at least 5 pixels'):
+    encoders.Encoder((4, 4, 3), layers(), None)
+
+
 def test_activations_are_what_the_layers_put_out():
   encoder = encoders.ControlEncoder((17, 17, 3), filters=(4, 6), features=5)
   pixels = tf.cast(tf.random.uniform([2, 17, 17, 3], 0, 256, tf.int32), tf.uint8)

@@ -35,7 +35,7 @@ def saved(tmp_path):
 def test_weights_are_transferred_by_name_not_by_place(saved):
   source, target_source = encoder(), encoder()
   source.convolutions[0].trainable = False  # reorders its variables
-  root_dir = saved(target_lower=target_source, lower=source)
+  root_dir = saved(target_encoder=target_source, encoder=source)
   lower = encoder()
   transfer.load(lower, root_dir)
   expected, loaded = weights(source), weights(lower)
@@ -54,7 +54,7 @@ def test_weights_are_transferred_by_name_not_by_place(saved):
   ],
 )
 def test_another_encoder_is_refused_and_nothing_loaded(saved, changes, message):
-  root_dir = saved(lower=encoder())
+  root_dir = saved(encoder=encoder())
   lower = encoder(**changes)
   before = weights(lower)
   with pytest.raises(ValueError, match=message) as error:
