@@ -30,7 +30,9 @@ import numpy as np
 from launch import cli
 from seer_tf.costs import memory
 
-_PORT = flags.DEFINE_integer('port', 0, 'Port to listen on; 0 picks a free one.')
+_PORT = flags.DEFINE_integer(
+  'port', 0, 'Port to listen on; 0 picks a free one.', lower_bound=0, upper_bound=65535
+)
 _ROOT_DIR = flags.DEFINE_string(
   'root_dir', None, 'Folder of the run; checkpoints of replay go to its folder replay.'
 )
@@ -161,12 +163,17 @@ class _Housekeeping:
 
   def _read_variables(self):
     """Reads what the learner published if it is new: it may hold all weights of a policy."""
+    import reverb
+
     from seer_tf.replay import messages
 
-    info = self._client.server_info(20)['variables']
-    published = info.rate_limiter_info.insert_stats.completed
-    if info.current_size and published != self._published:
-      self._variables, self._published = messages.read(self._client), published
+    try:
+      info = self._client.server_info(20)['variables']
+      published = info.rate_limiter_info.insert_stats.completed
+      if info.current_size and published != self._published:
+        self._variables, self._published = messages.read(self._client), published
+    except (TimeoutError, RuntimeError, reverb.errors.ReverbError):
+      pass  # This process was stopped for longer than that; what it read last holds till next time.
 
 
 def _check_port(port: int):

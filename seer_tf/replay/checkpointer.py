@@ -86,8 +86,7 @@ class Checkpointer:
     self.completed = max(folder.numbers(), default=0)
     self._thread = threading.Thread(target=lambda: None)
     self._due = time.monotonic() + settings.period_seconds
-    self._is_first_look = restored is not None
-    self._restored_version = None  # of the learner's variables
+    self._restored = self._look() if restored else None
     self._retry_at, self._pause = 0.0, _FIRST_RETRY_SECONDS
 
   @property
@@ -105,11 +104,7 @@ class Checkpointer:
     now = time.monotonic()
     if self.is_writing or variables.draining or now < self._retry_at:
       return
-    if self._is_first_look:
-      self._is_first_look, self._restored_version = False, variables.version
-    # A learner that has not noticed yet that this is another server may be reading table `drain`.
-    is_unheard = variables.phase > 0 and variables.version == self._restored_version
-    is_scheduled = now >= self._due and not variables.is_over and not is_unheard
+    is_scheduled = now >= self._due and not variables.is_over and not self._is_unheard(variables)
     if is_scheduled or variables.checkpoint_order > self.order:
       self._start(keeper, is_last=False)
 
@@ -156,6 +151,8 @@ class Checkpointer:
     before = self._look()
     if before.variables.draining or (is_last and before.variables.is_over):
       return False
+    if self._is_unheard(before.variables) and before.drained != self._restored.drained:
+      return False
     path = self._client.checkpoint()
     if not before.may_become(self._look()):
       shutil.rmtree(path)
@@ -166,6 +163,15 @@ class Checkpointer:
     )
     self.order = order
     return True
+
+  def _is_unheard(self, variables: messages.Variables) -> bool:
+    """Whether a learner that takes this server for the one before may be reading table `drain`."""
+    restored = self._restored
+    return (
+      restored is not None
+      and variables.phase > 0
+      and variables.version == restored.variables.version
+    )
 
   def _look(self) -> Look:
     reads = self._client.server_info(20)['drain'].rate_limiter_info.sample_stats.completed

@@ -458,8 +458,10 @@ def make_tables(config: ReplayConfig) -> List[reverb.Table]:
   pixels: an item per row (or few) with frame stacks and n-step future, sampled uniformly, or by
     priority if the configuration says so.
   drain: the same rows in blocks. A writer puts each row into both, and each comes out of here once,
-    in order: so pixels become latents at the freeze. Frames are shared between the two. It holds
-    a block or two of rows more than `pixels`, which has already evicted these.
+    in order: so pixels become latents at the freeze. Frames are shared between the two. Full, and
+    of one stream, it holds a block or two of rows more than `pixels`, which has already evicted
+    these. Each further stream that ends within it may leave up to a block of its room empty: so
+    many of the oldest rows that a full `pixels` still holds are not converted.
   latents: an item per block of `block_length` rows. Blocks are sampled uniformly and a consumer
     draws rows uniformly inside, so every stored row is equally likely. By priority: one row.
   variables, server: one item each, the newest; actors: a queue; see their signatures above.

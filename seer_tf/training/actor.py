@@ -49,7 +49,6 @@ class Actor:
     self.agent = experiment.agent(self.environment, updates)
     self.replay_config = experiment.replay_config(self.environment)
     checks.check_streams(self.replay_config)
-    self._codec = experiment.codec(self.replay_config)
     self._policies = dict(
       random=random_py_policy.RandomPyPolicy(
         self.environment.time_step_spec(), self.environment.action_spec(), seed=seed
@@ -72,9 +71,7 @@ class Actor:
       ValueError: if the learner does, or is configured otherwise.
     """
     self._client = client
-    limit = self._experiment.reconnect_seconds
-    self._seen = subscription.Subscription(client, self.agent, self._codec, limit)
-    trouble = subscription.Trouble(client, limit)
+    trouble = subscription.Trouble(client, self._experiment.reconnect_seconds)
     try:
       while True:
         try:
@@ -83,7 +80,6 @@ class Actor:
         except subscription.SERVER_ERRORS as error:
           self._abandon()
           trouble.wait(error, progress=self._acted)
-          self._seen.be_patient()
     finally:
       self.environment.close()
 
@@ -96,10 +92,17 @@ class Actor:
         self._say(is_leaving=1)
 
   def _live(self):
-    """Acts in a stream of its own until the run is over or the server is lost."""
-    seen, period = self._seen, self._experiment.variables_period_seconds
+    """Acts in a stream of its own until the run is over or the server is lost.
+
+    What was heard of a learner before is forgotten: this may be another run's server by now.
+    """
+    experiment, period = self._experiment, self._experiment.variables_period_seconds
+    self._codec = experiment.codec(self.replay_config)
+    self._seen = seen = subscription.Subscription(
+      self._client, self.agent, self._codec, experiment.reconnect_seconds
+    )
     seen.wait_for_learner()
-    seen.refresh()
+    self._acted_at_news = self._acted
     self._incarnation = replay_server.report(self._client).incarnation
     self._collector = collector_lib.Collector(self.environment)
     self._frames_before = self.environment.env_frames

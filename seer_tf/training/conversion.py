@@ -41,7 +41,7 @@ class Conversion:
     order_checkpoint: Callable[[], int],
     encode: Callable[[tf.Tensor], np.ndarray],
     batch_size: int,
-    keep_alive: Callable[[int], None],
+    keep_alive: Callable[..., None],
   ):
     """Converts nothing yet.
 
@@ -52,7 +52,7 @@ class Conversion:
       order_checkpoint: has the next publication ask for a checkpoint; returns the order's number.
       encode: frozen lower encoder and codec, see `drain.drain`.
       batch_size: observations encoded together.
-      keep_alive: called with `draining` while there is nothing but waiting; publishes when that is
+      keep_alive: called as `publish` while there is nothing but waiting; publishes when that is
         due, so that actors act on.
     """
     self._keep_alive = keep_alive
@@ -142,7 +142,7 @@ class Conversion:
       lambda report: report.incarnation != before,
       'did not start anew from its last checkpoint',
       self._link.check,
-      lambda: self._keep_alive(1),
+      lambda: self._keep_alive(1, restore_order=before),  # or it might never see the order
     )
 
 

@@ -72,9 +72,12 @@ class Evaluator:
 
   def _look(self, client: reverb.Client, seen: subscription.Subscription):
     """Evaluates what is published now, if an evaluation is due."""
-    seen.refresh()
+    is_first = seen.variables.version < 0
+    is_news = seen.refresh()
     variables, period = seen.variables, self._experiment.evaluation_period
-    if variables.agent_steps < self._evaluated:  # the learner has gone back to a checkpoint
+    # Has the learner gone back to a checkpoint? The first that is read may be from before: a server
+    # that has started anew knows of no news, or of nothing at all.
+    if is_news and not is_first and variables.agent_steps < self._evaluated:
       self._records.go_back_to(variables.agent_steps)
     is_due = variables.agent_steps // period > self._evaluated // period
     if not is_due and not (variables.is_over and variables.agent_steps > self._evaluated):

@@ -84,6 +84,8 @@ class Run:
     self._environment = self._crew.environment
     self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name='updates')
     self.agent = experiment.agent(self._environment, self.updates)
+    if not checkpoints.exists(root_dir):
+      experiment.transfer(self.agent)
     self.replay_config = experiment.replay_config(self._environment)
     self.codec = experiment.codec(self.replay_config)
     self._encoding = encoding.Encoding(self.agent, self.codec, self.replay_config, experiment)
@@ -226,8 +228,10 @@ class Run:
       self._conversion.start_server_anew()
       said = self.link.said()
     if self._phase != freeze.Phase.PIXELS:
-      done = said.phase == freeze.Phase.LATENTS
-      self.agent.phase.assign(int(freeze.Phase.LATENTS if done else freeze.Phase.DRAINING))
+      if said.phase == freeze.Phase.LATENTS:
+        self._enter_latents()
+      else:
+        self.agent.phase.assign(int(freeze.Phase.DRAINING))
     self._incarnation = self.link.report().incarnation
     self._publish()
 
@@ -367,13 +371,20 @@ class Run:
       )
       faults.reach('drained')
       self._crew.take_over(latents)
-      self.agent.phase.assign(int(freeze.Phase.LATENTS))
+      self._enter_latents()
       self._publication.order_checkpoint()
       self._publish()
       faults.reach('latents published')
       self._check_latents()
       self._learner.save_checkpoint()
     self._ledger.converted('draining', rows)
+
+  def _enter_latents(self):
+    """From here on an agent step asks for the updates of this phase, also one not learned yet."""
+    if self._phase != freeze.Phase.LATENTS:
+      steps = self._counted - self._learned_agent_steps
+      self.agent.phase.assign(int(freeze.Phase.LATENTS))
+      self._due = int(self.updates) + steps * self._experiment.updates(from_latents=True)
 
   def _convert_stragglers(self):
     """Converts rows of pixels that came after the conversion, of an actor that had hung."""
@@ -468,10 +479,10 @@ class Run:
     if returns:
       self._account.evaluated(clocks, self._phase_name, returns, self.link.report())
 
-  def keep_alive(self, draining: int):
+  def keep_alive(self, draining: int, **further):
     """Publishes if that is due: actors act on, as long as they hear of the learner."""
     if self._publication.is_due:
-      self._publish(draining)
+      self._publish(draining, **further)
 
   def _report(self):
     """Refreshes progress bar and TensorBoard, and looks after the server."""

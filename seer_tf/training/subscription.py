@@ -1,5 +1,6 @@
 """What a learner publishes, as seen by those who act with it in other processes."""
 
+import re
 import time
 from typing import Any, Callable
 
@@ -29,6 +30,13 @@ def is_about_server(error: Exception) -> bool:
   # What a dataset meets comes wrapped in TensorFlow's errors, which tell its kind only in words.
   is_cut = isinstance(error, tf.errors.OpError) and 'UnavailableError' in f'{error!r} {error}'
   return is_cut or 'Replay server' in str(error) or type(error) is RuntimeError
+
+
+def in_words(error: Exception) -> str:
+  """What an error says, in a line: TensorFlow adds a page on how a dataset came to meet it."""
+  wrapped = re.search(r'TimeoutError: (.*)', str(error))
+  text = wrapped[1] if wrapped else str(error)
+  return ' '.join(text.split())[:300] or type(error).__name__
 
 
 class Subscription:
@@ -144,7 +152,7 @@ class Trouble:
       raise error
     if progress != self._progress:
       self._progress, self._deadline = progress, time.monotonic() + self._limit
-    reason = ' '.join(str(error).split())[:300] or type(error).__name__
+    reason = in_words(error)
     gone = (
       f'Replay server {self._client.server_address}: no progress for {self._limit:g} s, the limit '
       f'Experiment.reconnect_seconds. The last error was: {reason}'

@@ -219,6 +219,27 @@ def test_a_damaged_checkpoint_of_the_learner_is_named(lived, tmp_path):
   assert f'The newest checkpoint in {lived["root_dir"]}/train/checkpoints cannot be' in error(*line)
 
 
+def test_a_server_that_falls_silent_is_named_by_all_and_not_waited_for_without_limit(tmp_path):
+  """It accepts connections, but never answers."""
+  processes, limit = Processes(tmp_path), ['Experiment.reconnect_seconds = 20']
+  limit += ['Experiment.total_agent_steps = 1_000_000']
+  try:
+    server = processes.start('server', 'launch.replay_server', '--port=0', bindings=limit)
+    port = until(lambda: re.search(r'ready on port (\d+)', processes.said('server')))[1]
+    client, to = reverb.Client(f'localhost:{port}'), f'--replay_server=localhost:{port}'
+    root_dir = f'--root_dir={tmp_path / "run"}'
+    processes.start('learner', 'launch.learner', to, root_dir, bindings=limit)
+    processes.start('actor', 'launch.actor', to, '--task=0', bindings=limit)
+    processes.start('evaluator', 'launch.evaluator', to, root_dir, bindings=limit)
+    until(lambda: messages.read(client).updates > 5)
+    server.send_signal(signal.SIGSTOP)
+    for name in ('learner', 'actor', 'evaluator'):
+      processes.ends(name, 2)
+      assert f'localhost:{port}: no progress for 20 s' in processes.said(name)
+  finally:
+    processes.kill()
+
+
 def test_an_actor_leaves_on_sigterm(lived):
   """The last one: it came late, and may have left by itself."""
   actor = lived['processes'].all['actor2']

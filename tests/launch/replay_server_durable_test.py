@@ -310,6 +310,22 @@ def test_after_the_freeze_a_new_start_waits_for_the_learner(tmp_path):
     run.report(lambda report: report.checkpoints > 1)
 
 
+@pytest.mark.parametrize('reads', [0, 1])
+def test_what_an_unaware_learner_has_read_is_still_there_at_the_next_start(tmp_path, reads):
+  with Run(tmp_path / 'root') as run:
+    write(run, 70)
+    run.order(1, phase=1, version=7)
+    run.kill()
+  with Run(tmp_path / 'root') as run:
+    if reads:
+      next(run.client.sample('drain', emit_timesteps=False))
+    before, items = run.folders, run.client.server_info(timeout=20)['drain'].current_size
+    assert run.end() == 0
+    assert (run.folders == before) == bool(reads)
+  with Run(tmp_path / 'root') as run:
+    assert run.client.server_info(timeout=20)['drain'].current_size == items + reads
+
+
 def test_the_keeper_goes_on_where_it_was(tmp_path):
   config = dataclasses.replace(CONFIG, pixels_capacity=30)
   with Run(tmp_path / 'root', config) as run:

@@ -273,3 +273,10 @@ def test_checkpoint_of_another_configuration_is_refused(gin_file, tmp_path):
   )
   [line] = [line for line in lines if line.startswith('error: ')]
   assert 'pixels_capacity was 6000, now 7000' in line
+
+
+@pytest.mark.parametrize('port', ['-1', '65536', 'http'])
+def test_what_is_no_port_is_named(run, port):
+  result = run([sys.executable, '-m', 'launch.replay_server', f'--port={port}'])
+  assert result.returncode == 1 and 'Traceback' not in result.stderr
+  assert f'--port={port}' in result.stderr

@@ -13,6 +13,7 @@ import pytest
 import reverb
 
 from seer_tf.freezing import freeze
+from seer_tf.networks import encoders, transfer, variables
 from seer_tf.replay import messages, tables
 from tests.launch import counting_runs
 
@@ -22,19 +23,20 @@ BINDINGS = [
   'Experiment.evaluation_period = 40',
   'Experiment.checkpoint_period = 30',
   'Experiment.conversion_batch_size = 8',
+  'Experiment.variables_period_seconds = 0.2',
   'Checkpoints.period_seconds = 1',
 ]
-# In the order in which a run comes by them.
-PLACES = [
-  'publication:1',
-  'checkpoint:2',
-  'frozen:1',
+# In the order in which a run comes by them. Before the first batch table `pixels` has been emptied.
+PLACES_OF_A_SWITCH = [
   'announced:1',
   'checkpoint ordered:1',
+  'draining:1',
+  'batch:1',
   'batch:3',
   'drained:1',
   'latents published:1',
 ]
+PLACES = ['publication:1', 'checkpoint:2', 'frozen:1', *PLACES_OF_A_SWITCH]
 
 
 def run(*arguments, **environment):
@@ -69,14 +71,32 @@ def results(root_dir):
   return [int(row['agent_steps']) for row in csv.DictReader((root_dir / 'results.csv').open())]
 
 
-def test_killed_at_every_place_of_the_switch(tmp_path):
+@contextlib.contextmanager
+def acting(address):
+  """An actor in a process of its own, if there is an address for it."""
+  if not address:
+    yield
+    return
+  line = counting_runs.command('launch.actor', BINDINGS, f'--replay_server={address}', '--task=0')
+  with subprocess.Popen(line, cwd=counting_runs.ROOT, stderr=subprocess.DEVNULL) as actor:
+    try:
+      yield
+    finally:
+      actor.kill()
+
+
+@pytest.mark.parametrize(
+  'module, places', [('launch.train', PLACES), ('launch.learner', PLACES_OF_A_SWITCH)]
+)
+def test_killed_at_every_place_of_the_switch(tmp_path, module, places):
   """Every row is in latents once, and of a stream all are there, from its first to its last."""
   root_dir, killed = tmp_path / 'run', []
-  with serving(tmp_path / 'server') as address:
+  has_actor = module == 'launch.learner'
+  with serving(tmp_path / 'server') as address, acting(has_actor and address):
     line = counting_runs.command(
-      'launch.train', BINDINGS, f'--root_dir={root_dir}', f'--replay_server={address}'
+      module, BINDINGS, f'--root_dir={root_dir}', f'--replay_server={address}'
     )
-    for place in PLACES:
+    for place in places:
       process = run(*line, SEER_TF_TEST_KILL_AT=place)
       assert process.returncode in (-signal.SIGKILL, 0), (place, process.stderr[-3000:])
       if process.returncode:
@@ -87,7 +107,7 @@ def test_killed_at_every_place_of_the_switch(tmp_path):
     found = counting_runs.streams(client, config.latents_layout, config.latents_row)
     said = messages.read(client)
     info = client.server_info(timeout=20)
-  assert killed == PLACES
+  assert killed == places
   assert said.phase == freeze.Phase.LATENTS and said.is_over and not said.draining
   assert info['pixels'].current_size == info['drain'].current_size == 0
   for stream, rows in found.items():
@@ -95,8 +115,9 @@ def test_killed_at_every_place_of_the_switch(tmp_path):
     assert numbers == list(range(tables.first_number(stream), numbers[-1] + 1))
     rewards = [reward for _, step_type, reward in rows if step_type != 2]
     np.testing.assert_array_equal(rewards, rewards[0] + np.arange(len(rewards)))
-  steps = results(root_dir)
-  assert steps == sorted(set(steps)) and steps[-1] == 240
+  if not has_actor:
+    steps = results(root_dir)
+    assert steps == sorted(set(steps)) and steps[-1] == 240
 
 
 def wait_for(process, pattern):
@@ -107,6 +128,41 @@ def wait_for(process, pattern):
       return
     assert time.monotonic() < deadline
   raise AssertionError(''.join(lines)[-3000:])
+
+
+@pytest.mark.parametrize(
+  'bindings',
+  [
+    [
+      'Experiment.schedule_fn = @Progressive',
+      'Progressive.freeze_at_agent_steps = {"conv1": 60, "conv2": 90, "dense": 160}',
+    ],
+    ['Experiment.store_latents = False', 'AtStep.freeze_at_agent_steps = 60'],
+  ],
+)
+def test_layers_stay_frozen_in_a_run_that_goes_on(tmp_path, bindings):
+  """Killed after its third checkpoint, of update 90: agent step 100."""
+  root_dir = tmp_path / 'run'
+  line = counting_runs.command('launch.train', [*BINDINGS, *bindings], f'--root_dir={root_dir}')
+  process = run(*line, SEER_TF_TEST_KILL_AT='checkpointed:3')
+  assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
+  before = encoder_of(root_dir)
+  process = run(*line)
+  assert process.returncode == 0, process.stderr[-3000:]
+  after = encoder_of(root_dir)
+  later = 'dense' if 'Progressive' in bindings[0] else ''
+  for name in before:
+    is_same = np.array_equal(before[name], after[name])
+    assert is_same != bool(later and name.startswith(('critic', 'actor', later))), name
+  assert 'freezing conv1' not in process.stderr
+  assert ('freezing the encoder' in process.stderr) == bool(later)
+
+
+def encoder_of(root_dir):
+  """Name -> weights of the encoder in a run's newest checkpoint."""
+  encoder = encoders.ControlEncoder((15, 15, 9), filters=(4, 4), features=5)
+  transfer.load(encoder, str(root_dir))
+  return {name: variable.numpy() for name, variable in variables.by_name(encoder).items()}
 
 
 def test_a_full_disk_ends_a_run_with_a_line_and_room_lets_it_go_on(small_disk):

@@ -192,7 +192,9 @@ class Life:
       gin.clear_config()
     held = audit.read(client, config)
     sure = self._sure_rows()
-    may_evict = any('capacity' in line for line in self._bindings)
+    # Nothing limits how far actors get while a learner is dead in the switch.
+    is_full = len(held['latents'].windows) * config.block_length >= config.latents_capacity
+    may_evict = is_full or any('capacity' in line for line in self._bindings)
     are_strange = audit.comparison(agent.lower, image_size, codec)
     found = audit.audit(held, sure, are_strange, may_evict)
     return found, len(held['latents'].numbers), len(sure)

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import csv
 import pathlib
+import shutil
 
 import gin
 import numpy as np
@@ -16,7 +17,7 @@ from seer_tf.costs import flops
 from seer_tf.freezing import freeze
 from seer_tf.networks import encoders, variables
 from seer_tf.replay import server
-from seer_tf.training import experiment, loop
+from seer_tf.training import actor, experiment, loop
 
 FILES = ['tests/counting.gin']
 CONVERGED = [
@@ -141,17 +142,41 @@ def test_a_random_encoder_freezes_before_the_first_update(live):
   assert lived.info['pixels'].current_size == 0 < lived.info['latents'].current_size
 
 
-def test_a_transferred_encoder_stays_as_the_other_run_left_it(live, tmp_path):
-  """The other run's is saved as its learner does; it takes no run to make one."""
+@pytest.mark.parametrize('cut', [None, 'conv2'])
+def test_a_transferred_encoder_stays_as_the_other_run_left_it(live, build, tmp_path, cut):
+  """The other run's is saved as its learner does; it takes no run to make one.
+
+  Wherever this one cuts. Who has begun, or takes weights from a learner, needs it no more.
+  """
   other = tmp_path / 'other'
   agent = tf.Module()
-  agent.lower = encoders.ControlEncoder((15, 15, 9), filters=(4, 4), features=5)
+  agent.encoder = encoders.ControlEncoder((15, 15, 9), filters=(4, 4), features=5)
   checkpoints = str(other / 'train' / 'checkpoints')
   common.Checkpointer(checkpoints, agent=agent, train_step=tf.Variable(3)).save(3)
-  lived = live('Experiment.schedule_fn = @AtStart', f'Experiment.transfer_from = {str(other)!r}')
-  expected = freeze.fingerprint(agent.lower)
+  bindings = [
+    'Experiment.schedule_fn = @AtStart',
+    f'Experiment.transfer_from = {str(other)!r}',
+    f'Experiment.freeze_up_to = {cut!r}',
+  ]
+  lived = live(*bindings)
+  expected = freeze.fingerprint(agent.encoder.cut(cut)[0])
   assert freeze.fingerprint(lived.run.agent.lower) == expected
   assert freeze.fingerprint(lived.run.agent.target_lower) == expected
+  shutil.rmtree(other)
+  with build(*bindings):
+    actor.Actor(experiment.Experiment(), seed=0)
+
+
+def test_agent_steps_that_updates_are_owed_for_stay_as_many_at_the_freeze(build):
+  """Where other processes act, they are ahead of the learner."""
+  updates = 'Experiment.updates_per_agent_step'
+  with build(f'{updates} = 2', f'{updates}_from_latents = 7') as run:
+    run._counted, run._due = 50, 80
+    run.updates.assign(60)
+    assert run._learned_agent_steps == 40
+    for _ in range(2):  # the second time there is nothing to change
+      run._enter_latents()
+      assert (run._learned_agent_steps, run._owed) == (40, 70)
 
 
 @pytest.fixture

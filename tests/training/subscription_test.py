@@ -36,3 +36,19 @@ def test_a_server_that_stays_away_is_one_line():
     trouble.wait(TimeoutError('gone'), progress=0, say=said.append)
   assert time.monotonic() - start < 20
   assert said == ['gone Trying again, for up to 1 s.']
+
+
+def test_what_a_dataset_has_met_is_one_line():
+  """As TensorFlow tells it: a page, in the middle of which is what was raised."""
+
+  def fail():
+    raise TimeoutError('Replay server a:1, table pixels: no batch; is it running?')
+
+  dataset = tf.data.Dataset.range(1).map(lambda _: tf.py_function(fail, [], tf.float32))
+  with pytest.raises(tf.errors.OpError) as raised:
+    next(iter(dataset))
+  assert '\n' in str(raised.value)
+  assert subscription.in_words(raised.value) == (
+    'Replay server a:1, table pixels: no batch; is it running?'
+  )
+  assert subscription.in_words(TimeoutError()) == 'TimeoutError'
