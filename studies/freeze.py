@@ -6,9 +6,9 @@ r"""Does freezing help, and when: arms that differ in nothing but what freezes a
 
 Two control tasks (SAC with random crops; one of them with CURL, too) and one game (Rainbow), on the
 CPU presets, cut to five minutes or so a run on one core: of control, half the filters of an encoder
-and a quarter of a batch. Rows go to studies/freeze/, one file a run, and a task's curves beside them: return against
-agent_steps, FLOPs and seconds, means over seeds with 95 % bootstrap intervals. Seeds come one after
-another, so that after any time all arms have about as many.
+and a quarter of a batch. Rows go to studies/freeze/, one file a run, and a task's curves beside
+them: return against agent_steps, FLOPs and seconds, means over seeds with 95 % bootstrap intervals.
+Seeds come one after another, so that after any time all arms have about as many.
 """
 
 import pathlib
