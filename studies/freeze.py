@@ -104,6 +104,8 @@ ARMS = {
   'converged': lambda task: _converged('WhenConverged', task),
   'progressive': _progressive,
   'middle_not_stored': lambda task: [*_at(task.middle), 'Experiment.store_latents = False'],
+  # Every transition of a batch from a block of its own, where a preset draws several from each.
+  'middle_one_draw': lambda task: [*_at(task.middle), 'Experiment.draws_per_block = 1'],
   'middle_but_the_last': lambda task: [
     *_at(task.middle),
     f'Experiment.freeze_up_to = "{task.layers[-2]}"',
