@@ -69,6 +69,18 @@ def until(holds):
     time.sleep(0.05)
 
 
+def streams_of(client, config):
+  """Streams that have rows in table `pixels`, which must not be empty."""
+  return {
+    tables.stream_of(int(number))
+    for sample in client.sample('pixels', 50, emit_timesteps=False)
+    for number in tables.own_numbers(
+      tables.StoredRow(*sample.data).rest, config.pixels_layout, config.pixels_row
+    )
+    if number >= 0
+  }
+
+
 @pytest.fixture(scope='module')
 def lived(tmp_path_factory):
   """A run with actors that come and go, and what it left."""
@@ -81,19 +93,19 @@ def lived(tmp_path_factory):
     address = f'localhost:{port}'
     to = f'--replay_server={address}'
     client = reverb.Client(address)
-    processes.start('learner', 'launch.learner', to, f'--root_dir={root_dir}')
-    processes.start('evaluator', 'launch.evaluator', to, f'--root_dir={root_dir}')
     processes.start('actor0', 'launch.actor', to, '--task=0')
     processes.start('actor1', 'launch.actor', to, '--task=1')
+    processes.start('learner', 'launch.learner', to, f'--root_dir={root_dir}')
+    processes.start('evaluator', 'launch.evaluator', to, f'--root_dir={root_dir}')
     processes.start('other', 'launch.actor', to, '--task=9', bindings=['Experiment.gamma = 0.5'])
-    until(lambda: messages.read(client).updates > 20)
+    config = counting_runs.replay_config(BINDINGS)
+    until(lambda: messages.read(client).updates > 20 and len(streams_of(client, config)) == 2)
     processes.start('second', 'launch.learner', to, f'--root_dir={root_dir}')
     processes.all['actor1'].kill()
     until(lambda: messages.read(client).phase == freeze.Phase.LATENTS)
     processes.start('actor2', 'launch.actor', to, '--task=2')
     for name in ('learner', 'evaluator', 'actor0'):
       processes.ends(name)
-    config = counting_runs.replay_config(BINDINGS)
     yield dict(
       processes=processes,
       root_dir=root_dir,

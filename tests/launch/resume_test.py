@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import os
 import re
 import signal
 import subprocess
@@ -37,18 +36,6 @@ PLACES_OF_A_SWITCH = [
   'latents published:1',
 ]
 PLACES = ['publication:1', 'checkpoint:2', 'frozen:1', *PLACES_OF_A_SWITCH]
-
-
-def run(*arguments, **environment):
-  return subprocess.run(
-    arguments,
-    cwd=counting_runs.ROOT,
-    capture_output=True,
-    text=True,
-    timeout=counting_runs.LIMIT,
-    check=False,
-    env={**os.environ, **environment},
-  )
 
 
 @contextlib.contextmanager
@@ -97,11 +84,11 @@ def test_killed_at_every_place_of_the_switch(tmp_path, module, places):
       module, BINDINGS, f'--root_dir={root_dir}', f'--replay_server={address}'
     )
     for place in places:
-      process = run(*line, SEER_TF_TEST_KILL_AT=place)
+      process = counting_runs.run(line, SEER_TF_TEST_KILL_AT=place)
       assert process.returncode in (-signal.SIGKILL, 0), (place, process.stderr[-3000:])
       if process.returncode:
         killed.append(place)
-    process = run(*line)
+    process = counting_runs.run(line)
     assert process.returncode == 0, process.stderr[-3000:]
     client, config = reverb.Client(address), counting_runs.replay_config(BINDINGS)
     found = counting_runs.streams(client, config.latents_layout, config.latents_row)
@@ -144,10 +131,10 @@ def test_layers_stay_frozen_in_a_run_that_goes_on(tmp_path, bindings):
   """Killed after its third checkpoint, of update 90: agent step 100."""
   root_dir = tmp_path / 'run'
   line = counting_runs.command('launch.train', [*BINDINGS, *bindings], f'--root_dir={root_dir}')
-  process = run(*line, SEER_TF_TEST_KILL_AT='checkpointed:3')
+  process = counting_runs.run(line, SEER_TF_TEST_KILL_AT='checkpointed:3')
   assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
   before = encoder_of(root_dir)
-  process = run(*line)
+  process = counting_runs.run(line)
   assert process.returncode == 0, process.stderr[-3000:]
   after = encoder_of(root_dir)
   later = 'dense' if 'Progressive' in bindings[0] else ''
@@ -168,13 +155,13 @@ def encoder_of(root_dir):
 def test_a_full_disk_ends_a_run_with_a_line_and_room_lets_it_go_on(small_disk):
   root_dir = small_disk.path / 'run'
   line = counting_runs.command('launch.train', BINDINGS, f'--root_dir={root_dir}')
-  process = run(*line)
+  process = counting_runs.run(line)
   [error] = [text for text in process.stderr.splitlines() if text.startswith('error: ')]
   assert process.returncode == 2
   assert str(root_dir) in error and 'No space left on device' in error
   assert error.endswith('Make room there; the same command then goes on from the last checkpoint.')
   small_disk.remount('size=100m')
-  process = run(*line)
+  process = counting_runs.run(line)
   assert process.returncode == 0, process.stderr[-3000:]
   steps = results(root_dir)
   assert steps == sorted(set(steps)) and steps[-1] == 240
@@ -191,7 +178,7 @@ def test_an_embedded_server_goes_on_with_its_run(tmp_path, number):
     process.stderr.read()
     assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
     assert time.monotonic() - start < 30
-  process = run(*line)
+  process = counting_runs.run(line)
   assert process.returncode == 0, process.stderr[-3000:]
   [step] = re.findall(r'going on from agent step ([\d,]+)', process.stderr)
   # What SIGKILL leaves is the last checkpoint of 30 updates.

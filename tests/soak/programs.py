@@ -67,17 +67,22 @@ def run(module: str, arguments, log: str, notes: str, name: str):
     notes: folder of acknowledged rows (`<name>.rows`) and signs of life (`<name>.alive`).
     name: of the process.
   """
-  descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-  os.dup2(descriptor, 1)
-  os.dup2(descriptor, 2)
-  sys.stdout, sys.stderr = os.fdopen(1, 'w', 1), os.fdopen(2, 'w', 1)  # by lines
-  faulthandler.enable()
-  faulthandler.register(signal.SIGUSR1, all_threads=True)  # where it hangs
   folder = pathlib.Path(notes)
   _leave_signs(folder / f'{name}.alive')
   crew._SILENT_SECONDS = 4.0  # so that an actor that hangs need not do so for long
   if module == 'actor':
     _NotedWriter.path = folder / f'{name}.rows'
     writers.RowWriter = _NotedWriter
-  sys.argv = [f'launch.{module}', *arguments]
-  runpy.run_module(f'launch.{module}', run_name='__main__', alter_sys=False)
+  become(f'launch.{module}', arguments, log)
+
+
+def become(module: str, arguments, log: str):
+  """Runs a module as `python -m` does, with these arguments; what it prints goes to file `log`."""
+  descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+  os.dup2(descriptor, 1)
+  os.dup2(descriptor, 2)
+  sys.stdout, sys.stderr = os.fdopen(1, 'w', 1), os.fdopen(2, 'w', 1)  # by lines
+  faulthandler.enable()
+  faulthandler.register(signal.SIGUSR1, all_threads=True)  # where it hangs
+  sys.argv = [module, *arguments]
+  runpy.run_module(module, run_name='__main__', alter_sys=False)
