@@ -95,7 +95,7 @@ def _typed(signature, report):
 class _Unsaved:
   """Stands in for a `Checkpointer` without a root_dir: orders are done by keeping nothing."""
 
-  is_writing = False
+  is_writing = is_spoilt = False
   order = completed = 0
 
   def __call__(self, variables, keeper):
@@ -116,7 +116,8 @@ class _Housekeeping:
   """Keeps replay within its capacity, gives free memory back, and publishes how things stand.
 
   Attributes:
-    is_to_restart: whether the learner has ordered that the server start anew.
+    is_to_restart: whether the server is to start anew: the learner has ordered it, or what the
+      server holds is no more what its checkpoint held, see `checkpointer`.
   """
 
   def __init__(self, client, keeper, checkpointer, empty_bytes):
@@ -142,7 +143,8 @@ class _Housekeeping:
     self._read_variables()
     kept = self._keeper.keep(self._variables.phase)
     self._checkpointer(self._variables, self._keeper.state())
-    self.is_to_restart = self._variables.restore_order == self._incarnation
+    is_ordered = self._variables.restore_order == self._incarnation
+    self.is_to_restart = is_ordered or self._checkpointer.is_spoilt
     report = server_lib.Report(
       resident_bytes=memory.resident_bytes(),
       empty_bytes=self._empty_bytes,

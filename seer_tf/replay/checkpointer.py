@@ -62,6 +62,9 @@ class Checkpointer:
     order: newest `checkpoint_order` that a complete checkpoint has carried out: it holds all that
       the server had acknowledged before the order.
     completed: number of the newest complete checkpoint.
+    is_spoilt: whether table `drain` lacks rows that it had in the checkpoint that the server was
+      started from: a learner in the middle of a conversion has read on, unaware that this is
+      another server. No checkpoint is made of that; the server must start anew.
   """
 
   def __init__(
@@ -86,7 +89,9 @@ class Checkpointer:
     self.completed = max(folder.numbers(), default=0)
     self._thread = threading.Thread(target=lambda: None)
     self._due = time.monotonic() + settings.period_seconds
+    # Until the first checkpoint is complete. Whoever reads table `drain` orders one before.
     self._restored = self._look() if restored else None
+    self.is_spoilt = False
     self._retry_at, self._pause = 0.0, _FIRST_RETRY_SECONDS
 
   @property
@@ -151,7 +156,9 @@ class Checkpointer:
     before = self._look()
     if before.variables.draining or (is_last and before.variables.is_over):
       return False
-    if self._is_unheard(before.variables) and before.drained != self._restored.drained:
+    restored = self._restored
+    if restored and before.variables.phase > 0 and before.drained != restored.drained:
+      self.is_spoilt = True
       return False
     path = self._client.checkpoint()
     if not before.may_become(self._look()):
@@ -162,16 +169,14 @@ class Checkpointer:
       path, self._settings.keep, phase=before.variables.phase, order=order, keeper=keeper
     )
     self.order = order
+    self._restored = None
     return True
 
   def _is_unheard(self, variables: messages.Variables) -> bool:
     """Whether a learner that takes this server for the one before may be reading table `drain`."""
     restored = self._restored
-    return (
-      restored is not None
-      and variables.phase > 0
-      and variables.version == restored.variables.version
-    )
+    is_same = restored is not None and variables.version == restored.variables.version
+    return is_same and variables.phase > 0
 
   def _look(self) -> Look:
     reads = self._client.server_info(20)['drain'].rate_limiter_info.sample_stats.completed

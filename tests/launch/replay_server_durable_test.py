@@ -544,7 +544,9 @@ def own_a_server(gin_file, root_dir, connection):
     connection.recv()
 
 
-def test_starting_anew_by_order_and_the_end_of_a_killed_parent(tmp_path):
+@contextlib.contextmanager
+def owned(tmp_path):
+  """Yields (`View` of a server that is configured by gin, its process, that of its owner)."""
   gin_file, root_dir = tmp_path / 'experiment.gin', tmp_path / 'root'
   gin_file.write_text(GIN)
   config = dataclasses.replace(
@@ -561,21 +563,47 @@ def test_starting_anew_by_order_and_the_end_of_a_killed_parent(tmp_path):
   try:
     assert connection.poll(LIMIT)
     address, pid = connection.recv()
-    child = psutil.Process(pid)
-    view = View(root_dir, config, address)
+    yield View(root_dir, config, address), psutil.Process(pid), parent
+  finally:
+    parent.kill()
+
+
+def test_what_an_unaware_learner_has_read_is_back_before_another_one_converts(tmp_path):
+  """It was killed before it noticed that the server is another one."""
+  with owned(tmp_path) as (view, _, _):
+    write(view, 70)
+    first = view.order(1, phase=1, version=7).incarnation
+    messages.publish(view.client, messages.Variables(phase=1, version=8, restore_order=first))
+    second = view.report(lambda report: report.incarnation != first).incarnation
+    items = lambda: view.client.server_info(timeout=20)['drain'].current_size
+    whole = items()
+    next(view.client.sample('drain', emit_timesteps=False))
+    assert items() == whole - 1
+    order = messages.Variables(phase=1, version=9, checkpoint_order=2)
+    messages.publish(view.client, order)
+    report = view.report(lambda report: report.incarnation not in (first, second))
+    assert report.checkpoint_order == 1 and items() == whole
+    messages.publish(view.client, order)
+    assert (
+      view.report(lambda report: report.checkpoint_order == 2).incarnation == report.incarnation
+    )
+
+
+def test_starting_anew_by_order_and_the_end_of_a_killed_parent(tmp_path):
+  with owned(tmp_path) as (view, child, parent):
     write(view, 10)
     old = view.order(1).incarnation
     write(view, 7, stream=1)
     order = messages.Variables(checkpoint_order=1, restore_order=old)
     messages.publish(view.client, order)
     assert view.report(lambda report: report.incarnation != old).checkpoint_order == 1
-    assert child.is_running() and child.cmdline()[-1] == f'--port={address.split(":")[1]}'
+    port = view.client.server_address.split(':')[1]
+    assert child.is_running() and child.cmdline()[-1] == f'--port={port}'
     assert held(view).keys() == numbers(10)
     assert messages.read(view.client) == messages.Variables(checkpoint_order=1)
     write(view, 5, stream=2)
-  finally:
     parent.kill()
     parent.join(LIMIT)
-  with Run(root_dir, config) as run:  # waits for the other to end
+  with Run(view.root_dir, view.config) as run:  # waits for the other to end
     child.wait(25)
     assert held(run).keys() == numbers(10) | numbers(5, stream=2)
