@@ -62,6 +62,7 @@ class RowWriter:
     flush_every_rows: int = 8,
     timeout_seconds: int = 60,
     check_server: Callable[[], None] = lambda: None,
+    is_same_server: Callable[[], bool] = lambda: True,
     priority_of: Callable[[np.ndarray], np.ndarray] = creation_times,
     first_number: int = 0,
   ):
@@ -76,6 +77,9 @@ class RowWriter:
         items that still wait for their chunk to fill. It bounds the client's memory.
       timeout_seconds: limit of each single wait for the server, in whole seconds.
       check_server: called each second of a wait; raises if there is nobody left to wait for.
+      is_same_server: whether the server is still the one that the stream was begun with; asked
+        before rows count as acknowledged. One that has taken its place may have got items of one
+        table only, those that were still to be sent.
       priority_of: priorities of rows that start a transition, by their numbers, int64 [N] -> [N],
         each above 0. An item gets the largest that it returns, 0 if that is none; only tables that
         sample by priority care, and the keeper of uniform replay: see `creation_times`.
@@ -97,6 +101,7 @@ class RowWriter:
     self._flush_every_rows = flush_every_rows
     self._timeout_seconds = timeout_seconds
     self._check_server = check_server
+    self._is_same_server = is_same_server
     self._priority_of = priority_of
     self._rows = 0
     self._acknowledged = 0
@@ -222,6 +227,11 @@ class RowWriter:
       TimeoutError: if that takes longer than `timeout_seconds`.
     """
     self._wait(0)
+    if not self._is_same_server():
+      raise TimeoutError(
+        f'Replay server {self._client.server_address} has started anew: of what was written to '
+        f'{self._names} before, it has no more than its checkpoint.'
+      )
     self._acknowledged = self._owned
 
   def close(self):

@@ -144,8 +144,7 @@ class Actor:
 
   def _look(self):
     """Takes what the learner has published, and says how things stand."""
-    server = replay_server.report(self._client)
-    if server.incarnation != self._incarnation:
+    if not self._is_same_server():
       raise TimeoutError(
         f'Replay server {self._client.server_address} has started anew: what it had not kept in a '
         'checkpoint is gone.'
@@ -163,6 +162,9 @@ class Actor:
       self._writer.flush()  # the learner waits for what it can sample
     self._say()
 
+  def _is_same_server(self) -> bool:
+    return replay_server.report(self._client, _TIMEOUT_SECONDS).incarnation == self._incarnation
+
   def _open(self, first_number: int):
     """Opens a stream of the kind of rows that the learner's phase asks for."""
     self._writes_pixels = self._seen.variables.phase == freeze.Phase.PIXELS
@@ -171,6 +173,7 @@ class Actor:
       self.replay_config,
       'pixels' if self._writes_pixels else 'latents',
       timeout_seconds=_TIMEOUT_SECONDS,
+      is_same_server=self._is_same_server,
       first_number=first_number,
     )
     self._policy = None
