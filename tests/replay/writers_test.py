@@ -235,8 +235,8 @@ def test_acknowledged_counts_rows_of_confirmed_items(replay_servers):
 def test_rows_that_another_server_has_taken_are_not_acknowledged(replay_servers):
   config = make_config()
   client, is_same = reverb.Client(replay_servers.start(config)), True
-  writer = writers.RowWriter.of_table(client, config, 'pixels', is_same_server=lambda: is_same)
-  row = tables.padding_row(config.pixels_row)._replace(step_type=np.int32(MID), number=None)
+  writer = writers.RowWriter.of_table(client, config, 'latents', is_same_server=lambda: is_same)
+  row = tables.padding_row(config.latents_row)._replace(step_type=np.int32(MID), number=None)
   for _ in range(9):
     writer.append(row)
   writer.flush()
