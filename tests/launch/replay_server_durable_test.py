@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import pathlib
 import random
@@ -23,6 +22,7 @@ import reverb
 
 from launch import cli, replay_server
 from seer_tf.replay import capacity, checkpointer, checkpoints, messages, server, tables, writers
+from tests.soak import programs
 
 CONFIG = tables.ReplayConfig(
   frame_shape=(4, 4, 1),
@@ -41,8 +41,7 @@ PRIORITISED = dataclasses.replace(
 )
 LIMIT = 60  # seconds for what takes a few; it only keeps a broken test from hanging
 # Processes are forked from one that has imported everything, which takes longer than all they do.
-FORKED = multiprocessing.get_context('forkserver')
-FORKED.set_forkserver_preload(['tests.launch.replay_server_durable_test'])
+FORKED = programs.FORKED
 
 
 def serve_in_child(config, budget, bindings, flags, output, log):
