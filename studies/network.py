@@ -41,6 +41,13 @@ BINDINGS = [
   'Experiment.conversion_batch_size = 4',
   'Experiment.variables_period_seconds = 0.2',
 ]
+# Every message of an actor costs the learner a round trip: it hears ten a second at most, and as
+# many two actors say at the period above. At the default one it has time to learn.
+SLOW_BINDINGS = [
+  'Experiment.total_agent_steps = 600',
+  'AtStep.freeze_at_agent_steps = 200',
+  'Experiment.variables_period_seconds = 1.0',
+]
 
 
 async def _pump(reader, writer, rng):
@@ -100,7 +107,8 @@ def _free_port() -> int:
 
 def _run(case: str):
   """A run to its end; returns its row."""
-  port, gin = _free_port(), [f'--gin_bindings={binding}' for binding in BINDINGS]
+  bindings = [*BINDINGS, *(SLOW_BINDINGS if case == SLOW else [])]
+  port, gin = _free_port(), [f'--gin_bindings={binding}' for binding in bindings]
   with contextlib.ExitStack() as stack:
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     environment = {**os.environ, 'PORT': str(port)}
