@@ -1,6 +1,7 @@
 """What checkpoints of the replay server and of the learner cost training, in both phases."""
 
 import concurrent.futures
+import itertools
 import tempfile
 import time
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Sequence, Tuple
@@ -48,19 +49,16 @@ def _of_phase(experiment, config, learner, link, table: str, rows: int, seconds:
   from seer_tf.replay import checkpointer, tables
 
   writer = link.writer(table, 0)
-  noise = _noise(config, table, min(rows, 1000))
-  columns = noise[:5]
-  for i in range(rows):
-    writer.append(tables.Row(*(column[i % len(noise.reward)] for column in columns)))
+  again = itertools.cycle(zip(*_noise(config, table, min(rows, 1000))[:5]))
+  act = lambda: writer.append(tables.Row(*next(again)))
+  for _ in range(rows):
+    act()
   writer.flush()
   learner.feed(link.dataset(table))
-  written = rows
 
   def train():
     """What a run does: an agent step's row, and an update."""
-    nonlocal written
-    writer.append(tables.Row(*(column[written % len(noise.reward)] for column in columns)))
-    written += 1
+    act()
     learner.run(1)
 
   _pace(train, lambda now: now > 1)  # traces
