@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.launch import forks
+
 SMALL_CONTROL = ['ControlEncoder.filters = (4, 4)', 'critic_head.hidden = [16]']
 SMALL = {
   'sac': SMALL_CONTROL,
@@ -18,11 +20,11 @@ SMALL = {
 
 
 @pytest.mark.parametrize('agent', SMALL)
-def test_updates_print_one_line_of_json(run, agent):
+def test_updates_print_one_line_of_json(agent):
   arguments = ['--batch_size=2', '--image_size=36', '--seconds=0.1']
   arguments += [f'--gin_bindings={binding}' for binding in SMALL[agent]]
   command = [sys.executable, '-m', 'launch.benchmark', 'updates', f'--agent={agent}', *arguments]
-  result = run(command)
+  result = forks.run(command)
   assert result.returncode == 0, result.stderr
   (line,) = result.stdout.splitlines()
   figures = json.loads(line)
@@ -42,9 +44,9 @@ TINY_REPLAY = ['--pixel_rows=101', '--latent_rows=2003', '--image_size=25', '--s
     ('atari', 'Breakout,Pong,Seaquest', [25, 25, 1], [1, 64]),
   ],
 )
-def test_replay_prints_one_line_of_json(run, domain, task, frame_shape, latent_shape):
+def test_replay_prints_one_line_of_json(domain, task, frame_shape, latent_shape):
   arguments = [*TINY_REPLAY, f'--domain={domain}', '--games=Breakout,Pong,Seaquest']
-  result = run([sys.executable, '-m', 'launch.benchmark', 'replay', *arguments])
+  result = forks.run([sys.executable, '-m', 'launch.benchmark', 'replay', *arguments])
   assert result.returncode == 0, result.stderr
   (line,) = result.stdout.splitlines()
   figures = json.loads(line)
@@ -64,9 +66,9 @@ def test_replay_prints_one_line_of_json(run, domain, task, frame_shape, latent_s
   assert 0 < figures['checkpoint_bytes_per_step'] < figures['latents_bytes_per_step']
 
 
-def test_codec_and_sizes_can_be_chosen(run):
+def test_codec_and_sizes_can_be_chosen():
   arguments = [*TINY_REPLAY, '--codec=float32', '--sizes=1e3,2e3']
-  result = run([sys.executable, '-m', 'launch.benchmark', 'replay', *arguments])
+  result = forks.run([sys.executable, '-m', 'launch.benchmark', 'replay', *arguments])
   assert result.returncode == 0, result.stderr
   lines = [json.loads(line) for line in result.stdout.splitlines()]
   assert [(line['codec'], line['latent_rows']) for line in lines] == [
@@ -86,17 +88,17 @@ def test_codec_and_sizes_can_be_chosen(run):
     (['replays'], "unknown benchmark 'replays'; there are updates, replay, cluster, checkpoints"),
   ],
 )
-def test_bad_input_is_one_line(run, arguments, message):
-  result = run([sys.executable, '-m', 'launch.benchmark', *arguments])
+def test_bad_input_is_one_line(arguments, message):
+  result = forks.run([sys.executable, '-m', 'launch.benchmark', *arguments])
   assert (result.returncode, result.stdout) == (2, '')
   assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1, result.stderr
   assert message in result.stderr
 
 
-def test_checkpoints_print_a_line_for_each_phase(run):
+def test_checkpoints_print_a_line_for_each_phase():
   tiny = ['--gin_file=tests/tiny_numbers.gin', '--pixel_rows=50', '--latent_rows=400']
   command = [sys.executable, '-m', 'launch.benchmark', 'checkpoints', '--seconds=0.1', *tiny]
-  result = run(command)
+  result = forks.run(command)
   assert result.returncode == 0, result.stderr
   pixels, latents = map(json.loads, result.stdout.splitlines())
   assert (pixels['phase'], latents['phase']) == ('pixels', 'latents')
@@ -108,12 +110,12 @@ def test_checkpoints_print_a_line_for_each_phase(run):
     assert 0 <= figures['stalled_seconds'] <= figures['server_seconds']
 
 
-def test_cluster_prints_a_line_for_the_learner_alone_and_for_each_number_of_actors(run):
+def test_cluster_prints_a_line_for_the_learner_alone_and_for_each_number_of_actors():
   endless = 'Experiment.total_agent_steps = 1_000_000'
   tiny = ['--gin_file=tests/tiny_numbers.gin', f'--gin_bindings={endless}']
   tiny += ['--gin_bindings=Experiment.variables_period_seconds = 0.2']
   command = [sys.executable, '-m', 'launch.benchmark', 'cluster', '--actors=1', '--seconds=1']
-  result = run([*command, *tiny])
+  result = forks.run([*command, *tiny])
   assert result.returncode == 0, result.stderr
   alone, one = map(json.loads, result.stdout.splitlines())
   assert (alone['actors'], one['actors']) == (0, 1)

@@ -6,7 +6,6 @@ import pathlib
 import re
 import signal
 import socket
-import subprocess
 import time
 
 import numpy as np
@@ -17,7 +16,7 @@ from tensorflow.core.util import event_pb2
 
 from seer_tf.freezing import freeze
 from seer_tf.replay import messages, tables
-from tests.launch import counting_runs
+from tests.launch import counting_runs, forks
 
 BINDINGS = [
   'Experiment.total_agent_steps = 400',
@@ -32,35 +31,36 @@ BINDINGS = [
 class Processes:
   """What is started, and ends with the test."""
 
-  def __init__(self, folder):
-    self._folder = folder
+  def __init__(self):
     self.all = {}
 
-  def start(self, name, module, *arguments, bindings=()):
-    log = (self._folder / f'{name}.log').open('w')
-    self.all[name] = subprocess.Popen(
-      counting_runs.command(module, [*BINDINGS, *bindings], *arguments),
-      cwd=counting_runs.ROOT,
-      stdout=log,
-      stderr=log,
-    )
-    return self.all[name]
+  def __enter__(self):
+    return self
 
-  def said(self, name):
-    return (self._folder / f'{name}.log').read_text()
-
-  def ends(self, name, code=0):
-    assert self.all[name].wait(timeout=counting_runs.LIMIT) == code, self.said(name)[-3000:]
-
-  def kill(self):
+  def __exit__(self, *_):
     for process in self.all.values():
       process.kill()
-      process.wait()
+
+  def start(self, name, module, *arguments, bindings=()):
+    line = counting_runs.command(module, [*BINDINGS, *bindings], *arguments)
+    self.all[name] = forks.Process(line)
+    return self.all[name]
+
+  def start_server(self, *arguments, bindings=()):
+    """Returns its address."""
+    arguments = ('launch.replay_server', '--port=0', *arguments)
+    return self.start('server', *arguments, bindings=bindings).address
+
+  def said(self, name):
+    return self.all[name].stderr
+
+  def ends(self, name, code=0):
+    assert self.all[name].wait() == code, self.said(name)[-3000:]
 
 
 def until(holds):
   """What `holds` returns once it is true."""
-  deadline = time.monotonic() + counting_runs.LIMIT
+  deadline = time.monotonic() + forks.LIMIT
   while True:
     value = holds()
     if value:
@@ -84,13 +84,9 @@ def streams_of(client, config):
 @pytest.fixture(scope='module')
 def lived(tmp_path_factory):
   """A run with actors that come and go, and what it left."""
-  folder = tmp_path_factory.mktemp('cluster')
-  root_dir = folder / 'run'
-  processes = Processes(folder)
-  try:
-    processes.start('server', 'launch.replay_server', f'--root_dir={root_dir}', '--port=0')
-    port = until(lambda: re.search(r'ready on port (\d+)', processes.said('server')))[1]
-    address = f'localhost:{port}'
+  root_dir = tmp_path_factory.mktemp('cluster') / 'run'
+  with Processes() as processes:
+    address = processes.start_server(f'--root_dir={root_dir}')
     to = f'--replay_server={address}'
     client = reverb.Client(address)
     processes.start('actor0', 'launch.actor', to, '--task=0')
@@ -104,17 +100,16 @@ def lived(tmp_path_factory):
     processes.all['actor1'].kill()
     until(lambda: messages.read(client).phase == freeze.Phase.LATENTS)
     processes.start('actor2', 'launch.actor', to, '--task=2')
-    for name in ('learner', 'evaluator', 'actor0'):
+    for name in ('learner', 'evaluator', 'actor0', 'actor2'):
       processes.ends(name)
     yield dict(
       processes=processes,
+      address=address,
       root_dir=root_dir,
       variables=messages.read(client),
       info=client.server_info(timeout=20),
       streams=counting_runs.streams(client, config.latents_layout, config.latents_row),
     )
-  finally:
-    processes.kill()
 
 
 def test_every_stream_is_whole(lived):
@@ -169,17 +164,9 @@ def test_other_configurations_and_second_learners_are_refused(lived):
   assert 'is being written by another process' in processes.said('second')
 
 
-def error(*line, **kwargs):
+def error(*line):
   """The one line with which a command ends, quickly."""
-  process = subprocess.run(
-    line,
-    cwd=counting_runs.ROOT,
-    capture_output=True,
-    text=True,
-    timeout=counting_runs.LIMIT,
-    check=False,
-    **kwargs,
-  )
+  process = forks.run(line)
   lines = [text for text in process.stderr.splitlines() if text.startswith('error: ')]
   assert process.returncode == 2 and len(lines) == 1, process.stderr[-3000:]
   return lines[0]
@@ -194,13 +181,7 @@ def error(*line, **kwargs):
   ],
 )
 def test_missing_flags_are_named(module, arguments, message):
-  process = subprocess.run(
-    counting_runs.command(module, BINDINGS, *arguments),
-    cwd=counting_runs.ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  process = forks.run(counting_runs.command(module, BINDINGS, *arguments))
   assert process.returncode == 1 and re.search(f'--({message})', process.stderr)
 
 
@@ -220,40 +201,27 @@ def test_a_damaged_checkpoint_of_the_learner_is_named(lived, tmp_path):
   newest = pathlib.Path(tf.train.latest_checkpoint(str(checkpoints)))
   [data] = newest.parent.glob(f'{newest.name}.data*')
   os.truncate(data, data.stat().st_size // 2)
-  server = lived['processes'].said('server')
-  port = re.search(r'ready on port (\d+)', server)[1]
-  line = counting_runs.command(
-    'launch.learner',
-    BINDINGS,
-    f'--replay_server=localhost:{port}',
-    f'--root_dir={lived["root_dir"]}',
-  )
+  to = f'--replay_server={lived["address"]}'
+  line = counting_runs.command('launch.learner', BINDINGS, to, f'--root_dir={lived["root_dir"]}')
   assert f'The newest checkpoint in {lived["root_dir"]}/train/checkpoints cannot be' in error(*line)
 
 
-def test_a_server_that_falls_silent_is_named_by_all_and_not_waited_for_without_limit(tmp_path):
-  """It accepts connections, but never answers."""
-  processes, limit = Processes(tmp_path), ['Experiment.reconnect_seconds = 20']
-  limit += ['Experiment.total_agent_steps = 1_000_000']
-  try:
-    server = processes.start('server', 'launch.replay_server', '--port=0', bindings=limit)
-    port = until(lambda: re.search(r'ready on port (\d+)', processes.said('server')))[1]
-    client, to = reverb.Client(f'localhost:{port}'), f'--replay_server=localhost:{port}'
+def test_an_actor_leaves_when_told_and_a_silent_server_is_named_and_not_waited_for(tmp_path):
+  """The server is stopped: it accepts connections, but never answers."""
+  limit = ['Experiment.reconnect_seconds = 20', 'Experiment.total_agent_steps = 1_000_000']
+  with Processes() as processes:
+    address = processes.start_server(bindings=limit)
+    client, to = reverb.Client(address), f'--replay_server={address}'
     root_dir = f'--root_dir={tmp_path / "run"}'
     processes.start('learner', 'launch.learner', to, root_dir, bindings=limit)
-    processes.start('actor', 'launch.actor', to, '--task=0', bindings=limit)
     processes.start('evaluator', 'launch.evaluator', to, root_dir, bindings=limit)
-    until(lambda: messages.read(client).updates > 5)
-    server.send_signal(signal.SIGSTOP)
-    for name in ('learner', 'actor', 'evaluator'):
+    for number in range(2):
+      processes.start(f'actor{number}', 'launch.actor', to, f'--task={number}', bindings=limit)
+    config = counting_runs.replay_config(BINDINGS)
+    until(lambda: messages.read(client).updates > 5 and len(streams_of(client, config)) == 2)
+    processes.all['actor1'].send_signal(signal.SIGTERM)
+    processes.ends('actor1', 143)
+    processes.all['server'].send_signal(signal.SIGSTOP)
+    for name in ('learner', 'actor0', 'evaluator'):
       processes.ends(name, 2)
-      assert f'localhost:{port}: no progress for 20 s' in processes.said(name)
-  finally:
-    processes.kill()
-
-
-def test_an_actor_leaves_on_sigterm(lived):
-  """The last one: it came late, and may have left by itself."""
-  actor = lived['processes'].all['actor2']
-  actor.send_signal(signal.SIGTERM)
-  assert actor.wait(timeout=30) in (0, 143)
+      assert f'{address}: no progress for 20 s' in processes.said(name)

@@ -1,21 +1,14 @@
-"""Processes of runs of tests/counting.gin, whose rewards count agent steps, and what they leave."""
+"""Runs of tests/counting.gin, whose rewards count agent steps: command lines, what they leave."""
 
 import collections
-import os
-import pathlib
 import sys
-import tempfile
-from typing import NamedTuple
 
 import gin
 import pytest
 
 from seer_tf.replay import tables
 from seer_tf.training import experiment
-from tests.soak import programs
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-LIMIT = 240  # seconds for what takes some; it only keeps a broken test from hanging
+from tests.launch import forks
 
 
 def command(module, bindings, *arguments):
@@ -24,40 +17,10 @@ def command(module, bindings, *arguments):
   return [*line, *(f'--gin_bindings={binding}' for binding in bindings)]
 
 
-class Ended(NamedTuple):
-  """A process that has ended, and what it printed."""
-
-  returncode: int
-  stderr: str
-
-
-def run(line, **environment) -> Ended:
-  """Runs one of `command`'s lines to its end.
-
-  In a fork of a process that has imported everything, which takes longer than all that it does.
-  """
-  with tempfile.NamedTemporaryFile('r', suffix='.log') as log:
-    _, _, module, *arguments = line
-    process = programs.FORKED.Process(target=_run, args=(module, arguments, environment, log.name))
-    process.start()
-    process.join(LIMIT)
-    if process.is_alive():
-      process.kill()
-      process.join()
-      raise TimeoutError(f'{line} did not end within {LIMIT} s: {log.read()[-3000:]}')
-    return Ended(process.exitcode, log.read())
-
-
-def _run(module, arguments, environment, log):
-  os.environ.update(environment)
-  os.chdir(ROOT)
-  programs.become(module, arguments, log)
-
-
 def replay_config(bindings):
   """What replay holds in runs of tests/counting.gin."""
   with gin.unlock_config(), pytest.MonkeyPatch.context() as patch:
-    patch.chdir(ROOT)
+    patch.chdir(forks.ROOT)
     gin.clear_config()
     gin.parse_config_files_and_bindings(['tests/counting.gin'], bindings)
     config = experiment.replay_config()

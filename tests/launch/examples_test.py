@@ -12,9 +12,9 @@ import pytest
 import reverb
 
 from seer_tf.replay import messages
-from tests.launch import counting_runs
+from tests.launch import forks
 
-EXAMPLES = counting_runs.ROOT / 'launch' / 'examples'
+EXAMPLES = forks.ROOT / 'launch' / 'examples'
 PRESET = 'gin_configs/cartpole_swingup_cpu.gin'
 # Stand for Slurm's own. The first starts a command on some host of the job, here on this one.
 PROGRAMS = {
@@ -32,7 +32,7 @@ def test_flags_and_files_exist(run, module):
   flags = {flag for line in named for flag in re.findall(r'--(\w+)', line)}
   assert flags and flags <= set(re.findall(r'^  --(\w+)', shown, re.MULTILINE))
   for path in re.findall(r'--gin_file=([^\s\]"]+)', text):
-    assert (counting_runs.ROOT / path).exists(), path
+    assert (forks.ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize('agent_steps', [60, 1_000_000])
@@ -62,7 +62,7 @@ def test_the_slurm_script_ends_with_its_run_or_is_queued_again(tmp_path, agent_s
   with (tmp_path / 'log').open('w') as log:
     script = subprocess.Popen(
       ['bash', '-c', text],
-      cwd=counting_runs.ROOT,
+      cwd=forks.ROOT,
       env={**os.environ, **slurm, 'PATH': path},
       stdout=log,
       stderr=log,
@@ -73,7 +73,7 @@ def test_the_slurm_script_ends_with_its_run_or_is_queued_again(tmp_path, agent_s
       wait_for_updates(script, tmp_path / 'started', f'localhost:{port}')
       for pid in (tmp_path / 'started').read_text().split():
         os.kill(int(pid), signal.SIGTERM)
-    code = script.wait(timeout=counting_runs.LIMIT)
+    code = script.wait(timeout=forks.LIMIT)
   finally:
     if script.poll() is None:
       os.killpg(script.pid, signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_the_slurm_script_ends_with_its_run_or_is_queued_again(tmp_path, agent_s
 
 def wait_for_updates(script, started, address):
   """Returns when all six programs have started and the learner has learned."""
-  deadline = time.monotonic() + counting_runs.LIMIT
+  deadline = time.monotonic() + forks.LIMIT
   while time.monotonic() < deadline and script.poll() is None:
     time.sleep(0.2)
     are_all = started.exists() and len(started.read_text().split()) == 6

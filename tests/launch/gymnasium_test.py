@@ -2,11 +2,14 @@
 
 import collections
 import csv
+import functools
 import sys
 
 import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
+
+from tests.launch import forks
 
 DISCRETE, CONTINUOUS, ATARI = (
   f'gin_configs/{name}_cpu.gin' for name in ('rainbow_gymnasium', 'sac_gymnasium', 'rainbow_atari')
@@ -29,14 +32,14 @@ TINY = [
 
 
 @pytest.fixture(name='train')
-def fixture_train(run, tmp_path):
+def fixture_train(tmp_path):
   """`launch.train` of a preset with bindings; returns its process and its root_dir."""
 
-  def train(preset, *bindings, env=None):
+  def train(preset, *bindings, run=forks.run):
     root_dir = tmp_path / 'run'
     command = [sys.executable, '-m', 'launch.train', f'--gin_file={preset}']
     command += [f'--root_dir={root_dir}', *(f'--gin_bindings={line}' for line in bindings)]
-    return run(command, env=env), root_dir
+    return run(command), root_dir
 
   return train
 
@@ -143,10 +146,11 @@ def test_bad_input_is_one_line_before_anything_is_started(train, preset, binding
   check_refused(*train(preset, *bindings), words)
 
 
-def test_missing_extra_is_named(train, tmp_path):
+def test_missing_extra_is_named(run, train, tmp_path):
   """Whether Box2D is installed or not: a module of its name goes before it that cannot be had."""
   (tmp_path / 'Box2D.py').write_text('raise ImportError("no Box2D here")\n')
-  process, root_dir = train('gin_configs/car_racing_cpu.gin', env={'PYTHONPATH': str(tmp_path)})
+  run_there = functools.partial(run, env={'PYTHONPATH': str(tmp_path)})
+  process, root_dir = train('gin_configs/car_racing_cpu.gin', run=run_there)
   check_refused(process, root_dir, ['CarRacing-v3', 'pip install -e ".[box2d]"'])
 
 

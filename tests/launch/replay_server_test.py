@@ -17,6 +17,7 @@ import pytest
 import reverb
 
 from seer_tf.replay import drain, keeper, messages, server, tables, writers
+from tests.launch import forks
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = tables.ReplayConfig(
@@ -89,15 +90,7 @@ class Run:
 
 def failure(*flags):
   """Runs a server that must not start; returns the lines of its standard error."""
-  done = subprocess.run(
-    [sys.executable, '-m', 'launch.replay_server', *flags],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=LIMIT,
-    env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'},
-    check=False,
-  )
+  done = forks.run([sys.executable, '-m', 'launch.replay_server', *flags])
   assert done.returncode == 2
   assert not done.stdout
   return done.stderr.strip().split('\n')
@@ -276,7 +269,7 @@ def test_checkpoint_of_another_configuration_is_refused(gin_file, tmp_path):
 
 
 @pytest.mark.parametrize('port', ['-1', '65536', 'http'])
-def test_what_is_no_port_is_named(run, port):
-  result = run([sys.executable, '-m', 'launch.replay_server', f'--port={port}'])
+def test_what_is_no_port_is_named(port):
+  result = forks.run([sys.executable, '-m', 'launch.replay_server', f'--port={port}'])
   assert result.returncode == 1 and 'Traceback' not in result.stderr
   assert f'--port={port}' in result.stderr

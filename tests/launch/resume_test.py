@@ -4,7 +4,6 @@ import contextlib
 import csv
 import re
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ import reverb
 from seer_tf.freezing import freeze
 from seer_tf.networks import encoders, transfer, variables
 from seer_tf.replay import messages, tables
-from tests.launch import counting_runs
+from tests.launch import counting_runs, forks
 
 BINDINGS = [
   'Experiment.total_agent_steps = 240',
@@ -44,32 +43,20 @@ def serving(root_dir):
   line = counting_runs.command(
     'launch.replay_server', BINDINGS, f'--root_dir={root_dir}', '--port=0'
   )
-  with subprocess.Popen(
-    line, cwd=counting_runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-  ) as server:
-    try:
-      port = next(line.split()[5] for line in server.stdout if 'ready' in line)
-      yield f'localhost:{port}'
-    finally:
-      server.kill()
+  with forks.Process(line) as server:
+    yield server.address
 
 
 def results(root_dir):
   return [int(row['agent_steps']) for row in csv.DictReader((root_dir / 'results.csv').open())]
 
 
-@contextlib.contextmanager
 def acting(address):
-  """An actor in a process of its own, if there is an address for it."""
+  """An actor in a process of its own, if there is an address for it; None if not."""
   if not address:
-    yield
-    return
+    return contextlib.nullcontext()
   line = counting_runs.command('launch.actor', BINDINGS, f'--replay_server={address}', '--task=0')
-  with subprocess.Popen(line, cwd=counting_runs.ROOT, stderr=subprocess.DEVNULL) as actor:
-    try:
-      yield
-    finally:
-      actor.kill()
+  return forks.Process(line)
 
 
 @pytest.mark.parametrize(
@@ -79,17 +66,19 @@ def test_killed_at_every_place_of_the_switch(tmp_path, module, places):
   """Every row is in latents once, and of a stream all are there, from its first to its last."""
   root_dir, killed = tmp_path / 'run', []
   has_actor = module == 'launch.learner'
-  with serving(tmp_path / 'server') as address, acting(has_actor and address):
+  with serving(tmp_path / 'server') as address, acting(has_actor and address) as actor:
     line = counting_runs.command(
       module, BINDINGS, f'--root_dir={root_dir}', f'--replay_server={address}'
     )
     for place in places:
-      process = counting_runs.run(line, SEER_TF_TEST_KILL_AT=place)
+      process = forks.run(line, SEER_TF_TEST_KILL_AT=place)
       assert process.returncode in (-signal.SIGKILL, 0), (place, process.stderr[-3000:])
       if process.returncode:
         killed.append(place)
-    process = counting_runs.run(line)
+    process = forks.run(line)
     assert process.returncode == 0, process.stderr[-3000:]
+    if actor:  # it delivers its last rows once it reads that the run is over
+      assert actor.wait() == 0, actor.stderr[-3000:]
     client, config = reverb.Client(address), counting_runs.replay_config(BINDINGS)
     found = counting_runs.streams(client, config.latents_layout, config.latents_row)
     said = messages.read(client)
@@ -107,16 +96,6 @@ def test_killed_at_every_place_of_the_switch(tmp_path, module, places):
     assert steps == sorted(set(steps)) and steps[-1] == 240
 
 
-def wait_for(process, pattern):
-  lines, deadline = [], time.monotonic() + counting_runs.LIMIT
-  for line in process.stderr:  # carriage returns end lines, too
-    lines.append(line)
-    if re.search(pattern, line):
-      return
-    assert time.monotonic() < deadline
-  raise AssertionError(''.join(lines)[-3000:])
-
-
 @pytest.mark.parametrize(
   'bindings',
   [
@@ -131,10 +110,10 @@ def test_layers_stay_frozen_in_a_run_that_goes_on(tmp_path, bindings):
   """Killed after its third checkpoint, of update 90: agent step 100."""
   root_dir = tmp_path / 'run'
   line = counting_runs.command('launch.train', [*BINDINGS, *bindings], f'--root_dir={root_dir}')
-  process = counting_runs.run(line, SEER_TF_TEST_KILL_AT='checkpointed:3')
+  process = forks.run(line, SEER_TF_TEST_KILL_AT='checkpointed:3')
   assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
   before = encoder_of(root_dir)
-  process = counting_runs.run(line)
+  process = forks.run(line)
   assert process.returncode == 0, process.stderr[-3000:]
   after = encoder_of(root_dir)
   later = 'dense' if 'Progressive' in bindings[0] else ''
@@ -155,13 +134,13 @@ def encoder_of(root_dir):
 def test_a_full_disk_ends_a_run_with_a_line_and_room_lets_it_go_on(small_disk):
   root_dir = small_disk.path / 'run'
   line = counting_runs.command('launch.train', BINDINGS, f'--root_dir={root_dir}')
-  process = counting_runs.run(line)
+  process = forks.run(line)
   [error] = [text for text in process.stderr.splitlines() if text.startswith('error: ')]
   assert process.returncode == 2
   assert str(root_dir) in error and 'No space left on device' in error
   assert error.endswith('Make room there; the same command then goes on from the last checkpoint.')
   small_disk.remount('size=100m')
-  process = counting_runs.run(line)
+  process = forks.run(line)
   assert process.returncode == 0, process.stderr[-3000:]
   steps = results(root_dir)
   assert steps == sorted(set(steps)) and steps[-1] == 240
@@ -171,19 +150,19 @@ def test_a_full_disk_ends_a_run_with_a_line_and_room_lets_it_go_on(small_disk):
 def test_an_embedded_server_goes_on_with_its_run(tmp_path, number):
   root_dir = tmp_path / 'run'
   line = counting_runs.command('launch.train', BINDINGS, f'--root_dir={root_dir}')
-  with subprocess.Popen(line, cwd=counting_runs.ROOT, stderr=subprocess.PIPE, text=True) as process:
-    wait_for(process, r'pixels .* (6\d|7\d|8\d)/240 agent_steps')
+  with forks.Process(line) as process:
+    process.prints(r'pixels .* (8\d|9\d|10\d)/240 agent_steps')
     process.send_signal(number)
     start = time.monotonic()
-    process.stderr.read()
     assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
     assert time.monotonic() - start < 30
-  process = counting_runs.run(line)
+  process = forks.run(line)
   assert process.returncode == 0, process.stderr[-3000:]
-  [step] = re.findall(r'going on from agent step ([\d,]+)', process.stderr)
+  [step] = re.findall(r'going on from agent step (\d+)', process.stderr)
   # What SIGKILL leaves is the last checkpoint of 30 updates.
-  assert int(step.replace(',', '')) >= (60 if number == signal.SIGTERM else 40)
+  assert int(step) >= (80 if number == signal.SIGTERM else 70)
   held = re.findall(r'converting replay: 100%.* (\d+)/\1', process.stderr.replace('\r', '\n'))
-  assert int(held[-1]) > 120  # rows from before and after
+  # Rows from before and after; it freezes at 120. Two blocks of table `drain` were full before.
+  assert int(held[-1]) >= 120 - int(step) + 64
   steps = results(root_dir)
   assert steps == sorted(set(steps)) and steps[0] == 40 and steps[-1] == 240

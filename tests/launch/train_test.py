@@ -3,10 +3,8 @@
 import csv
 import os
 import pathlib
-import re
 import signal
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -15,9 +13,9 @@ from tensorflow.core.util import event_pb2
 from tf_agents.policies import py_tf_eager_policy
 
 from seer_tf.environments import dm_control
+from tests.launch import forks
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-TINY = str(ROOT / 'tests' / 'tiny.gin')
+TINY = 'tests/tiny.gin'
 
 
 def command(root_dir, *arguments, module='launch.train'):
@@ -25,15 +23,8 @@ def command(root_dir, *arguments, module='launch.train'):
   return [*line, *([f'--root_dir={root_dir}'] if root_dir else []), *arguments]
 
 
-def run(*arguments, **kwargs):
-  return subprocess.run(
-    command(*arguments, **kwargs),
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=300,
-    check=False,
-  )
+def run(*arguments):
+  return forks.run(command(*arguments))
 
 
 def servers(root_dir):
@@ -192,39 +183,26 @@ def test_server_that_does_not_answer(tmp_path):
 
 def test_external_server(tmp_path):
   """A run against a server that someone else started, and one configured differently."""
-  with subprocess.Popen(
-    command(None, module='launch.replay_server'), cwd=ROOT, stdout=subprocess.PIPE, text=True
-  ) as server:
-    try:
-      port = next(line.split()[5] for line in server.stdout if 'ready' in line)
-      address = f'--replay_server=localhost:{port}'
-      other = run(tmp_path / 'other', address, '--gin_bindings=ReplayConfig.block_length = 4')
-      assert 'table latents: max_size is' in one_line(other)
-      process = run(tmp_path / 'run', address)
-      assert process.returncode == 0, process.stderr[-2000:]
-      assert server.poll() is None
-    finally:
-      server.terminate()
+  with forks.Process(command(None, module='launch.replay_server')) as server:
+    address = f'--replay_server={server.address}'
+    other = run(tmp_path / 'other', address, '--gin_bindings=ReplayConfig.block_length = 4')
+    assert 'table latents: max_size is' in one_line(other)
+    process = run(tmp_path / 'run', address)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert server.returncode is None
 
 
-def wait_until_it_acts(process):
-  lines = []
-  for line in process.stderr:  # carriage returns end lines, too
-    lines.append(line)
-    if re.search(r'[1-9]\d*/400 agent_steps', line):
-      return
-  raise AssertionError(''.join(lines))
+ACTS = r'[1-9][0-9]*/400 agent_steps'
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_leaves_no_server(tmp_path, number):
   root_dir = tmp_path / 'run'
-  with subprocess.Popen(command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-    wait_until_it_acts(process)
+  with forks.Process(command(root_dir)) as process:
+    process.prints(ACTS)
     assert len(servers(root_dir)) == 1
     process.send_signal(number)
-    process.stderr.read()
-    assert process.wait(timeout=60) != 0
+    assert process.wait() != 0
   deadline = tf.timestamp() + 20
   while servers(root_dir):
     assert tf.timestamp() < deadline
@@ -232,13 +210,12 @@ def test_a_killed_run_leaves_no_server(tmp_path, number):
 
 def test_a_dead_server_ends_the_run(tmp_path):
   root_dir = tmp_path / 'run'
-  with subprocess.Popen(command(root_dir), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-    wait_until_it_acts(process)
+  with forks.Process(command(root_dir)) as process:
+    process.prints(ACTS)
     [pid] = servers(root_dir)
     os.kill(int(pid), signal.SIGKILL)
-    errors = process.stderr.read()
-    assert process.wait(timeout=120) == 2
-  assert 'replay server' in errors.lower() and 'SIGKILL' in errors
+    assert process.wait() == 2
+    assert 'replay server' in process.stderr.lower() and 'SIGKILL' in process.stderr
 
 
 @pytest.mark.parametrize(
@@ -263,18 +240,10 @@ def test_a_preset_lives_through_its_freeze(tmp_path, preset, further):
     'Experiment.evaluation_episodes = 1',
     'AtStep.freeze_at_agent_steps = 70',
   ]
-  process = subprocess.run(
-    [
-      *(sys.executable, '-m', 'launch.train', f'--root_dir={tmp_path / "run"}'),
-      f'--gin_file=gin_configs/{preset}.gin',
-      *(f'--gin_bindings={binding}' for binding in [*bindings, *further]),
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=600,
-    check=False,
-  )
+  line = [sys.executable, '-m', 'launch.train', f'--root_dir={tmp_path / "run"}']
+  line += [f'--gin_file=gin_configs/{preset}.gin']
+  line += [f'--gin_bindings={binding}' for binding in [*bindings, *further]]
+  process = forks.run(line)
   assert process.returncode == 0, process.stderr[-2000:]
   rows = list(csv.DictReader((tmp_path / 'run' / 'results.csv').open()))
   assert [(row['phase'], row['agent_steps']) for row in rows] == [

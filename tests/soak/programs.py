@@ -73,14 +73,13 @@ def run(module: str, arguments, log: str, notes: str, name: str):
   if module == 'actor':
     _NotedWriter.path = folder / f'{name}.rows'
     writers.RowWriter = _NotedWriter
-  become(f'launch.{module}', arguments, log)
+  become(f'launch.{module}', arguments, log, log)
 
 
-def become(module: str, arguments, log: str):
-  """Runs a module as `python -m` does, with these arguments; what it prints goes to file `log`."""
-  descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-  os.dup2(descriptor, 1)
-  os.dup2(descriptor, 2)
+def become(module: str, arguments, output: str, errors: str):
+  """Runs a module as `python -m` does, with these arguments; what it prints goes to two files."""
+  for path, descriptor in ((output, 1), (errors, 2)):
+    os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), descriptor)
   sys.stdout, sys.stderr = os.fdopen(1, 'w', 1), os.fdopen(2, 'w', 1)  # by lines
   faulthandler.enable()
   faulthandler.register(signal.SIGUSR1, all_threads=True)  # where it hangs
