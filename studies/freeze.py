@@ -8,6 +8,7 @@ Two control tasks (SAC with random crops; one of them with CURL, too) and one ga
 CPU presets, cut to five minutes or so a run on one core: of control, half the filters of an encoder
 and a quarter of a batch. Rows go to studies/freeze/, one file a run, and a task's curves beside
 them: return against agent_steps, FLOPs and seconds, means over seeds with 95 % bootstrap intervals.
+What schedules saw that look at the encoder goes to similarities/ there, one file a run.
 Seeds come one after another, so that after any time all arms have about as many.
 """
 
@@ -184,7 +185,10 @@ def main(argv):
         run = f'{name}-{arm}-seed{seed}'
         root_dir = pathlib.Path(_RUNS_DIR.value) / run
         task = TASKS[name]
-        runs.keep(ROWS / f'{run}.csv', root_dir, task.preset, bindings(task, arm), seed)
+        similarities = {'Similarity': ROWS / 'similarities' / f'{run}.csv'}
+        runs.keep(
+          ROWS / f'{run}.csv', root_dir, task.preset, bindings(task, arm), seed, similarities
+        )
   for name in tasks:
     print(draw(name))
 

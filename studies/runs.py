@@ -8,12 +8,22 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from typing import Dict, List, Sequence, Tuple
+import types
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
 
 
-def keep(rows: pathlib.Path, root_dir: pathlib.Path, preset: str, bindings: Sequence[str], seed):
+def keep(
+  rows: pathlib.Path,
+  root_dir: pathlib.Path,
+  preset: str,
+  bindings: Sequence[str],
+  seed: int,
+  scalars: Mapping[str, pathlib.Path] = types.MappingProxyType({}),
+):
   """Trains, unless that was done before; a run that was stopped goes on.
 
   Args:
@@ -22,6 +32,7 @@ def keep(rows: pathlib.Path, root_dir: pathlib.Path, preset: str, bindings: Sequ
     preset: gin file.
     bindings: gin bindings on top of it.
     seed: of the run.
+    scalars: topic -> file for what TensorBoard shows of it by agent_steps, if there is any.
 
   Raises:
     subprocess.CalledProcessError: if the run fails.
@@ -35,11 +46,40 @@ def keep(rows: pathlib.Path, root_dir: pathlib.Path, preset: str, bindings: Sequ
     ],
     check=True,
   )
+  for topic, path in scalars.items():
+    write_scalars(path, root_dir, topic)
   rows.parent.mkdir(parents=True, exist_ok=True)
   partial = rows.with_suffix('.partial')
   shutil.copy(root_dir / 'results.csv', partial)
   partial.rename(rows)
   shutil.rmtree(root_dir)
+
+
+def write_scalars(path: pathlib.Path, root_dir: pathlib.Path, topic: str):
+  """Writes what a run shows in TensorBoard of a topic, by agent_steps; no file if that is nothing.
+
+  Args:
+    path: of the file: a row for each agent step, a column for each scalar.
+    root_dir: of the run.
+    topic: what the scalars' tags begin with.
+  """
+  prefix = f'{topic} by agent_steps/'
+  found: Dict[int, Dict[str, float]] = {}
+  for events in sorted(root_dir.rglob('events*')):
+    for record in tf.data.TFRecordDataset(str(events)):
+      event = event_pb2.Event.FromString(record.numpy())
+      for value in event.summary.value:
+        if value.tag.startswith(prefix):
+          row = found.setdefault(event.step, {})
+          row[value.tag[len(prefix) :]] = float(tf.make_ndarray(value.tensor))
+  if not found:
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open('w', encoding='utf-8', newline='') as file:
+    table = csv.DictWriter(file, ['agent_steps', *sorted(set().union(*found.values()))])
+    table.writeheader()
+    for step in sorted(found):
+      table.writerow({'agent_steps': step, **{k: f'{v:.6g}' for k, v in found[step].items()}})
 
 
 def load(rows: pathlib.Path) -> List[Dict[str, str]]:

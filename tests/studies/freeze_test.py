@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import gin
 import pytest
+import tensorflow as tf
 
 from seer_tf.training import experiment
 from studies import freeze, runs
@@ -33,6 +34,19 @@ def test_interval_of_the_mean():
   # The mean's standard error is 0.05.
   assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.02)
   assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.02)
+
+
+def test_scalars_of_a_run_become_rows(tmp_path):
+  root_dir, path = tmp_path / 'run', tmp_path / 'similarities' / 'run.csv'
+  for part, steps in (('train', (250, 500)), ('train_again', (500, 750))):
+    with tf.summary.create_file_writer(str(root_dir / part)).as_default():
+      for step in steps:
+        tf.summary.scalar('Similarity by agent_steps/conv1', step / 1000, step=step)
+        tf.summary.scalar('Losses by updates/loss', 7.0, step=step)
+  runs.write_scalars(path, root_dir, 'Similarity')
+  assert path.read_text().splitlines() == ['agent_steps,conv1', '250,0.25', '500,0.5', '750,0.75']
+  runs.write_scalars(tmp_path / 'none.csv', root_dir, 'Dissimilarity')
+  assert not (tmp_path / 'none.csv').exists()
 
 
 def write(path, period, returns):
