@@ -23,9 +23,10 @@ def main():
 
   processes.leave_on_sigterm()
   cli.parse_gin()
-  tf.keras.utils.set_random_seed(processes.SEED.value)
+  seed = processes.seed_of_start(_ROOT_DIR.value)
+  tf.keras.utils.set_random_seed(seed)
   described = experiment.Experiment()
-  run = loop.Run(described, _ROOT_DIR.value, processes.SEED.value, crew.RemoteCrew(described))
+  run = loop.Run(described, _ROOT_DIR.value, seed, crew.RemoteCrew(described))
   checks.check_streams(run.replay_config)
   with processes.claimed(_ROOT_DIR.value):
     client = server.connect(_REPLAY_SERVER.value, run.replay_config)

@@ -13,6 +13,9 @@ from launch import cli
 
 SEED = flags.DEFINE_integer('seed', 0, 'Seeds environments, initial weights and exploration.')
 
+# Between the seeds of two starts: a prime, so that they hardly ever meet those of another --seed.
+_SEEDS_OF_A_START = 1_000_003
+
 
 def define_root_dir(meaning: str):
   """Defines --root_dir, which is required."""
@@ -27,6 +30,16 @@ def define_replay_server(required: bool, meaning: str):
   if required:
     flags.mark_flag_as_required('replay_server')
   return holder
+
+
+def seed_of_start(root_dir: str) -> int:
+  """A seed from --seed; another one whenever a run goes on from a further checkpoint.
+
+  With the same one it would meet the random numbers of its beginning once more.
+  """
+  from seer_tf.training import checkpoints
+
+  return (SEED.value + _SEEDS_OF_A_START * checkpoints.newest(root_dir)) % 2**31
 
 
 def leave_on_sigterm():

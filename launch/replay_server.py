@@ -152,6 +152,8 @@ class _Housekeeping:
       incarnation=self._incarnation,
       checkpoint_order=self._checkpointer.order,
       checkpoints=self._checkpointer.completed,
+      version=self._variables.version,
+      learner=self._variables.learner,
       **kept,
     )
     self._client.insert(_typed(self._signature, report), {'server': 1.0})

@@ -39,8 +39,9 @@ def main():
 
   processes.leave_on_sigterm()
   cli.parse_gin()
-  tf.keras.utils.set_random_seed(processes.SEED.value)
-  run = loop.Run(experiment.Experiment(), _ROOT_DIR.value, processes.SEED.value)
+  seed = processes.seed_of_start(_ROOT_DIR.value)
+  tf.keras.utils.set_random_seed(seed)
+  run = loop.Run(experiment.Experiment(), _ROOT_DIR.value, seed)
   summary = os.path.join(_ROOT_DIR.value, 'summary.txt')
   with processes.claimed(_ROOT_DIR.value):
     if not os.path.exists(summary):

@@ -107,7 +107,11 @@ class Checkpointer:
       keeper: state of the server's keeper.
     """
     now = time.monotonic()
-    if self.is_writing or variables.draining or now < self._retry_at:
+    if self.is_writing or variables.draining:
+      return
+    if self._restored and variables.phase == 0:  # so far the keeper alone has read
+      self._restored = self._restored._replace(drained=self._reads())
+    if now < self._retry_at:
       return
     is_scheduled = now >= self._due and not variables.is_over and not self._is_unheard(variables)
     if is_scheduled or variables.checkpoint_order > self.order:
@@ -179,8 +183,10 @@ class Checkpointer:
     return is_same and variables.phase > 0
 
   def _look(self) -> Look:
-    reads = self._client.server_info(20)['drain'].rate_limiter_info.sample_stats.completed
-    return Look(messages.read(self._client), reads)
+    return Look(messages.read(self._client), self._reads())
+
+  def _reads(self) -> int:
+    return self._client.server_info(20)['drain'].rate_limiter_info.sample_stats.completed
 
   def _clear(self):
     """Removes what a failed checkpoint of Reverb's has left, which may be what fills the disk."""

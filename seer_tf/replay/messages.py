@@ -31,6 +31,7 @@ class Variables(NamedTuple):
     agent_steps: the same.
     updates: of the learner.
     version: counts what was published; -1 where nothing was.
+    learner: who says it, by the time at which it began to, in milliseconds since 1970.
     weights: of the policy, by name, as `training.weights` packs them; empty if nobody needs them.
     configuration: gin's bindings in the learner.
     checkpoint_order: asks the server for a checkpoint whenever it has grown.
@@ -49,6 +50,7 @@ class Variables(NamedTuple):
   agent_steps: int = 0
   updates: int = 0
   version: int = -1
+  learner: int = 0
   weights: bytes = b''
   configuration: str = ''
   checkpoint_order: int = 0

@@ -169,6 +169,8 @@ class Report(NamedTuple):
   phase: int
   rows: int
   pixels_first_row: int
+  version: int = -1
+  learner: int = 0
 
   @property
   def bytes_per_row(self) -> float:

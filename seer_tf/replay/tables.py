@@ -274,6 +274,7 @@ VARIABLES_SIGNATURE = {
   'agent_steps': tf.TensorSpec((), tf.int64),
   'updates': tf.TensorSpec((), tf.int64),
   'version': tf.TensorSpec((), tf.int64),
+  'learner': tf.TensorSpec((), tf.int64),
   'weights': tf.TensorSpec((), tf.string),
   'configuration': tf.TensorSpec((), tf.string),
   'checkpoint_order': tf.TensorSpec((), tf.int64),
@@ -309,6 +310,9 @@ SERVER_SIGNATURE = {
   'incarnation': tf.TensorSpec((), tf.int64),
   'checkpoint_order': tf.TensorSpec((), tf.int64),
   'checkpoints': tf.TensorSpec((), tf.int64),
+  # Of what a learner has published, as far as it has read.
+  'version': tf.TensorSpec((), tf.int64),
+  'learner': tf.TensorSpec((), tf.int64),
   # `capacity.Capacity` in words, and the phase from which on it kept to it: see `keeper.Keeper`.
   'capacity': tf.TensorSpec((), tf.string),
   'phase': tf.TensorSpec((), tf.int32),

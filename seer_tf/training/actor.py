@@ -84,10 +84,14 @@ class Actor:
       self.environment.close()
 
   def leave(self):
-    """Delivers what was not delivered yet, and says good-bye; for a process that is told to end."""
+    """Delivers what was not delivered yet, and says good-bye; for a process that is told to end.
+
+    But not what it did during a conversion that still goes on: nobody else knows of that yet.
+    """
     with contextlib.suppress(*subscription.SERVER_ERRORS):
       if self._writer is not None:
-        self._deliver()
+        if self._seen.variables.phase != freeze.Phase.DRAINING:
+          self._deliver()
         self._writer.close()
         self._say(is_leaving=1)
 

@@ -5,6 +5,7 @@ schedule, ledger, priorities, codec. One checkpoint has all or nothing of it, so
 clocks can never be of two different moments.
 """
 
+import glob
 import io
 import os
 from typing import Any, Dict, Mapping
@@ -64,5 +65,25 @@ class Part:
 
 def exists(root_dir: str) -> bool:
   """Whether a learner has saved a checkpoint below `root_dir`."""
+  return newest(root_dir) > 0
+
+
+def newest(root_dir: str) -> int:
+  """Number of the newest checkpoint that a learner has saved below `root_dir`; 0 without one."""
   folder = os.path.join(root_dir, learner.TRAIN_DIR, learner.POLICY_CHECKPOINT_DIR)
-  return tf.train.latest_checkpoint(folder) is not None
+  return int((tf.train.latest_checkpoint(folder) or '-0').rpartition('-')[2])
+
+
+def sync(path: str):
+  """Brings a checkpoint to the disk, and that it is the newest: no loss of power undoes it.
+
+  Args:
+    path: what its files begin with, in the folder that knows which is the newest.
+  """
+  folder = os.path.dirname(path)
+  for name in (*glob.glob(f'{glob.escape(path)}.*'), os.path.join(folder, 'checkpoint'), folder):
+    number = os.open(name, os.O_RDONLY)
+    try:
+      os.fsync(number)
+    finally:
+      os.close(number)

@@ -32,6 +32,8 @@ from seer_tf.training import evaluation
 # Longer than they themselves try to deliver something.
 _SILENT_SECONDS = 45.0
 _POLL_SECONDS = 0.02
+# Without any agent step to learn from, until the learner says so.
+_IDLE_SECONDS = 30.0
 
 
 def new_stream() -> int:
@@ -249,6 +251,7 @@ class RemoteCrew:
     # Stream -> (what it said last, when), of those that have not left.
     self._heard: Dict[int, Any] = {}
     self.last_return = float('nan')
+    self._acted = time.monotonic()  # or there was other work
 
   def join(self, run):
     """Takes the `loop.Run` that they act for."""
@@ -290,8 +293,20 @@ class RemoteCrew:
     """Hears what actors have done since the last call; waits a moment for news if it may."""
     before = self.agent_steps
     self._listen()
-    if wait and self.agent_steps == before:
-      time.sleep(_POLL_SECONDS)  # Reverb has no call that waits for a message without a limit.
+    now = time.monotonic()
+    if not wait or self.agent_steps != before:
+      self._acted = now
+      return
+    if now - self._acted > _IDLE_SECONDS:
+      self._acted = now
+      logging.error(
+        'No actor has acted for %g s (%d are there). Start one: python -m launch.actor '
+        '--replay_server=%s --task=0 --gin_file=...',
+        _IDLE_SECONDS,
+        len(self._heard),
+        self._run.link.address,
+      )
+    time.sleep(_POLL_SECONDS)  # Reverb has no call that waits for a message without a limit.
 
   def _listen(self):
     now = time.monotonic()

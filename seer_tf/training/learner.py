@@ -80,7 +80,7 @@ class Learner(learner.Learner):
     the freeze, before and after the conversion) never share a file.
     """
     faults.reach('checkpoint')
-    self._checkpointer.manager.save()
+    checkpoints.sync(self._checkpointer.manager.save())
     faults.reach('checkpointed')
 
   def _get_checkpoint_trigger(self, checkpoint_interval):

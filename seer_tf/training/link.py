@@ -84,6 +84,20 @@ class Link:
       waited=waited,
     )
 
+  def empty(self, table: str):
+    """Deletes all rows of a table, if there are any.
+
+    Raises:
+      TimeoutError: if the server does not answer.
+    """
+    what = f'Replay server {self.address}, table {table}, reset'
+
+    def reset():
+      if self.client.server_info(TIMEOUT_SECONDS)[table].current_size:
+        self.client.reset(table)
+
+    server.with_limit(reset, TIMEOUT_SECONDS + 1, what)
+
   def said(self) -> messages.Variables:
     """What the server has of a learner's words."""
     return messages.read(self.client, TIMEOUT_SECONDS)

@@ -10,6 +10,7 @@ on from there: after a start, after a kill, and after the server was away.
 
 import functools
 import math
+import time
 from typing import Callable, Dict, Mapping, Optional, Sequence
 
 from absl import logging
@@ -40,6 +41,8 @@ from seer_tf.training import learner as learner_lib
 _REPORT_PERIOD = 20
 # Updates between two looks at what else there is to do.
 _MOST_UPDATES = 20
+# Of publication, for which a learner that begins watches out for another one.
+_PERIODS_OF_ANOTHER = 2.5
 
 
 class _Every:
@@ -105,6 +108,7 @@ class Run:
     self._needs_rows = False
     self._incarnation = 0  # of the server that was agreed with
     self._draining = 0  # as it was published last
+    self._batches = 0  # converted by this process, those that were lost included
     self._counted = 0  # agent steps that are in the ledger and in:
     self._due = 0  # updates that they all make necessary
 
@@ -156,7 +160,7 @@ class Run:
         self._learns = False
         if self._learner is not None:
           self._learner.stop_feeding()
-        progress = (self._learned_agent_steps, int(self.updates), self._phase)
+        progress = (self._learned_agent_steps, int(self.updates), self._phase, self._batches)
         self.link.await_back(error, progress, self._account.say)
 
   def _live(self):
@@ -210,7 +214,9 @@ class Run:
     """
     self.link.check_tables()
     said, report = self.link.said(), self.link.report()
-    self._publication.seen(said)
+    self._publication.begin(said)
+    if self._crew.needs_weights and said.version >= 0 and not said.is_over:
+      self._watch_for_another_learner()
     self._is_new = said.version < 0 and not report.rows and not report.checkpoints
     foreign = said.fingerprint and self._fingerprint and said.fingerprint != self._fingerprint
     # A conversion is published before it is saved, but a freeze is saved before it is published.
@@ -234,6 +240,19 @@ class Run:
         self.agent.phase.assign(int(freeze.Phase.DRAINING))
     self._incarnation = self.link.report().incarnation
     self._publish()
+
+  def _watch_for_another_learner(self):
+    """Gives way to one that publishes, which it does in that time if it lives and is not busy."""
+    time.sleep(_PERIODS_OF_ANOTHER * self._experiment.variables_period_seconds)
+    self._give_way(self._publication.is_anothers(self.link.said().version))
+
+  def _give_way(self, to_another: bool):
+    """Ends this learner where another one was there before."""
+    if to_another:
+      raise ValueError(
+        f'Another learner publishes at replay server {self.link.address}: a server serves one run '
+        'and its learner. Stop that one, or start a server for each.'
+      )
 
   @property
   def _is_over(self) -> bool:
@@ -366,6 +385,8 @@ class Run:
       self._crew.hand_over()
       # The server evicts no more pixels once it has seen the phase.
       self.link.next_report(lambda report: report.phase >= freeze.Phase.DRAINING)
+      # Whatever a lost server or another run has left there; actors hold theirs back meanwhile.
+      self.link.empty('latents')
       rows, latents = self._conversion.convert(
         self._crew.wanted_pixels, self._converting, self._crew.stream
       )
@@ -404,6 +425,7 @@ class Run:
 
   def _converting(self, done: int, total: int):
     faults.reach('batch')
+    self._batches += 1
     self._account.progress.converting(done, total)
     self.keep_alive(draining=1)
 
@@ -482,6 +504,9 @@ class Run:
   def keep_alive(self, draining: int, **further):
     """Publishes if that is due: actors act on, as long as they hear of the learner."""
     if self._publication.is_due:
+      if not further:  # or the server may just be starting anew
+        report = self.link.report()
+        self._give_way(self._publication.gives_way(report.version, report.learner))
       self._publish(draining, **further)
 
   def _report(self):
@@ -494,4 +519,5 @@ class Run:
     report = self.link.report()
     if report.incarnation != self._incarnation:
       raise TimeoutError(f'Replay server {self.link.address} has started anew.')
+    self._give_way(self._publication.gives_way(report.version, report.learner))
     self._account.report(self._clocks, self._phase_name, report, self._crew.last_return, figures)

@@ -31,6 +31,7 @@ class Publication:
     self._period_seconds = period_seconds
     self._configuration = gin.config_str() if with_weights else ''
     self._version = 0
+    self._learner = 0
     self._order = 0
     self._next = 0.0
     self._updates: Dict[int, int] = collections.OrderedDict()
@@ -51,6 +52,7 @@ class Publication:
     variables = messages.Variables(
       phase=int(self._agent.phase),
       version=self._version,
+      learner=self._learner,
       weights=weights.pack(self._agent) if self._with_weights else b'',
       configuration=self._configuration,
       checkpoint_order=self._order,
@@ -68,8 +70,17 @@ class Publication:
     self._order += 1
     return self._order
 
-  def seen(self, variables: messages.Variables):
+  def is_anothers(self, version: int) -> bool:
+    """Whether this version comes from another learner: it is newer than all of this one's."""
+    return version > self._version
+
+  def gives_way(self, version: int, learner: int) -> bool:
+    """Whether another learner has published this, which was here before."""
+    return self.is_anothers(version) and learner < self._learner
+
+  def begin(self, variables: messages.Variables):
     """Goes on behind what an earlier start has published, as a server still has it."""
+    self._learner = int(1e3 * time.time())
     self._version = max(self._version, variables.version)
     self._order = max(self._order, variables.checkpoint_order)
 

@@ -206,8 +206,8 @@ def test_a_damaged_checkpoint_of_the_learner_is_named(lived, tmp_path):
   assert f'The newest checkpoint in {lived["root_dir"]}/train/checkpoints cannot be' in error(*line)
 
 
-def test_an_actor_leaves_when_told_and_a_silent_server_is_named_and_not_waited_for(tmp_path):
-  """The server is stopped: it accepts connections, but never answers."""
+def test_another_learner_an_actor_that_is_told_to_leave_and_a_silent_server(tmp_path):
+  """In this order. The server is stopped: it accepts connections, but never answers."""
   limit = ['Experiment.reconnect_seconds = 20', 'Experiment.total_agent_steps = 1_000_000']
   with Processes() as processes:
     address = processes.start_server(bindings=limit)
@@ -219,6 +219,12 @@ def test_an_actor_leaves_when_told_and_a_silent_server_is_named_and_not_waited_f
       processes.start(f'actor{number}', 'launch.actor', to, f'--task={number}', bindings=limit)
     config = counting_runs.replay_config(BINDINGS)
     until(lambda: messages.read(client).updates > 5 and len(streams_of(client, config)) == 2)
+    processes.start(
+      'other', 'launch.learner', to, f'--root_dir={tmp_path / "other"}', bindings=limit
+    )
+    processes.ends('other', 2)
+    assert f'Another learner publishes at replay server {address}' in processes.said('other')
+    assert processes.all['learner'].returncode is None
     processes.all['actor1'].send_signal(signal.SIGTERM)
     processes.ends('actor1', 143)
     processes.all['server'].send_signal(signal.SIGSTOP)

@@ -28,21 +28,23 @@ def replay_config(bindings):
   return config
 
 
-def streams(client, layout, row):
-  """Stream -> its rows of table `latents` in order, each once: number -> (step type, reward)."""
-  items = client.server_info(timeout=20)['latents'].current_size
+def streams(client, layout, row, table='latents'):
+  """Stream -> its rows of a table in order, each once: (number, step type, reward).
+
+  Nobody may write meanwhile.
+  """
+  items = client.server_info(timeout=20)[table].current_size
   seen, found = {}, collections.defaultdict(list)
   spec = tables.window_spec(row, layout)
-  dataset = tables.windows(client.server_address, 'latents', spec, 8, timeout_seconds=10)
+  dataset = tables.windows(client.server_address, table, spec, 8, timeout_seconds=10)
   for sample in dataset.take(200 * items):
     seen[int(sample.info.key)] = sample.data
     if len(seen) == items:
       break
   assert len(seen) == items
   for data in seen.values():
-    own = tables.Row(
-      *(column.numpy()[: layout.block_length] for column in tables.unpack(data, row))
-    )
+    own = slice(layout.history, layout.history + layout.block_length)
+    own = tables.Row(*(column.numpy()[own] for column in tables.unpack(data, row)))
     for number, step_type, reward in zip(own.number, own.step_type, own.reward):
       if step_type != tables.PADDING:
         found[int(tables.stream_of(number))].append((int(number), int(step_type), float(reward)))

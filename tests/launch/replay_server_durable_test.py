@@ -370,6 +370,21 @@ def test_another_configuration_is_refused_by_name(two, change, entry):
   assert f'another configuration: {entry}. Start' in line
 
 
+def test_what_a_budget_evicts_after_a_restart_is_no_reading_of_a_learner(tmp_path):
+  """The keeper reads table `drain` to evict; the first checkpoint after it is that of a freeze."""
+  reads = lambda: run.client.server_info(20)['drain'].rate_limiter_info.sample_stats.completed
+  with Run(tmp_path / 'root', NOISE, budget='20MB') as run:
+    write(run, 2500)
+    run.order(1)
+    run.kill()
+  with Run(tmp_path / 'root', NOISE, budget='20MB') as run:
+    restored, started = reads(), run.report()
+    write(run, 500, stream=1)
+    assert run.report(lambda report: reads() > restored + 3).rows < 2500
+    report = run.order(2, phase=1)
+    assert (report.incarnation, report.checkpoints) == (started.incarnation, 2)
+
+
 def test_another_capacity_is_refused_by_name(two):
   line = Run(two, budget='1GB').refuses()
   assert 'Capacity was replay_budget none' in line and 'now replay_budget 1,000,000,000' in line

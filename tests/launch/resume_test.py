@@ -63,29 +63,36 @@ def acting(address):
   'module, places', [('launch.train', PLACES), ('launch.learner', PLACES_OF_A_SWITCH)]
 )
 def test_killed_at_every_place_of_the_switch(tmp_path, module, places):
-  """Every row is in latents once, and of a stream all are there, from its first to its last."""
+  """Every row of pixels is in latents once, and of a stream all are, from its first to its last."""
   root_dir, killed = tmp_path / 'run', []
   has_actor = module == 'launch.learner'
   with serving(tmp_path / 'server') as address, acting(has_actor and address) as actor:
     line = counting_runs.command(
       module, BINDINGS, f'--root_dir={root_dir}', f'--replay_server={address}'
     )
+    client, config = reverb.Client(address), counting_runs.replay_config(BINDINGS)
     for place in places:
       process = forks.run(line, SEER_TF_TEST_KILL_AT=place)
       assert process.returncode in (-signal.SIGKILL, 0), (place, process.stderr[-3000:])
       if process.returncode:
         killed.append(place)
+      if place == 'announced:1':
+        time.sleep(5 * has_actor)  # it reads that, a few times a second, and closes its stream
+        held = counting_runs.streams(client, config.pixels_layout, config.pixels_row, 'pixels')
     process = forks.run(line)
     assert process.returncode == 0, process.stderr[-3000:]
     if actor:  # it delivers its last rows once it reads that the run is over
       assert actor.wait() == 0, actor.stderr[-3000:]
-    client, config = reverb.Client(address), counting_runs.replay_config(BINDINGS)
     found = counting_runs.streams(client, config.latents_layout, config.latents_row)
     said = messages.read(client)
     info = client.server_info(timeout=20)
   assert killed == places
   assert said.phase == freeze.Phase.LATENTS and said.is_over and not said.draining
   assert info['pixels'].current_size == info['drain'].current_size == 0
+  assert len(held) >= (1 if has_actor else 2)
+  block = config.drain_layout.block_length  # a stream that was not closed lacks its last, open one
+  for stream, rows in held.items():
+    assert set(rows[: len(rows) // block * block]) <= set(found[stream])
   for stream, rows in found.items():
     numbers = [number for number, *_ in rows]
     assert numbers == list(range(tables.first_number(stream), numbers[-1] + 1))

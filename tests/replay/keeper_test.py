@@ -32,6 +32,14 @@ CONFIG = tables.ReplayConfig(
 )
 
 
+@pytest.fixture(autouse=True, scope='module')
+def patient():
+  """Searches have time to end, however busy the machine is."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(keeper, '_SEARCH_SECONDS', 60.0)
+    yield
+
+
 class Kept:
   """A server, its keeper and the writers of one stream."""
 
