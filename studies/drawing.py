@@ -6,6 +6,7 @@ from xml.sax import saxutils
 _WIDTH, _HEIGHT, _MARGIN = 360, 260, 48  # of a panel, in pixels
 _COLOURS = [
   '#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#888888', '#000000', '#ee8866',
+  '#44bb99', '#663300', '#ffaabb',
 ]  # fmt: skip
 
 

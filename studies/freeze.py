@@ -103,6 +103,11 @@ ARMS = {
   'middle': lambda task: _at(task.middle),
   'late': lambda task: _at(task.late),
   'converged': lambda task: _converged('WhenConverged', task),
+  # The similarity that control's encoders reach here: see similarities/.
+  'converged_loosely': lambda task: [
+    *_converged('WhenConverged', task),
+    'WhenConverged.threshold = 0.85',
+  ],
   'progressive': _progressive,
   'middle_not_stored': lambda task: [*_at(task.middle), 'Experiment.store_latents = False'],
   # Every transition of a batch from a block of its own, where a preset draws several from each.
