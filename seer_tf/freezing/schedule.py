@@ -183,6 +183,7 @@ class WhenConverged(Schedule):
     self._next_look = 0
     self._in_a_row: Dict[str, int] = {}  # comparisons, of each of the encoder's outputs
     self._previous: Dict[str, np.ndarray] = {}
+    self._least = (float('nan'), 'no layer')  # of the newest comparison in this process
     self.reason = ''
 
   def check(self, first_update_at_agent_steps: int, total_agent_steps: int):
@@ -243,7 +244,8 @@ class WhenConverged(Schedule):
       self.reason = (
         f'it has NOT converged, but this is {type(self).__name__}.latest_agent_steps: '
         f'{min(self._in_a_row.values(), default=0)} comparisons in a row reached '
-        f'{self._threshold:g}, not {self._patience}'
+        f'{self._threshold:g}, not {self._patience}; in the last one {self._least[1]} was least '
+        f'similar, {self._least[0]:.3g}'
       )
     return ALL
 
@@ -251,19 +253,18 @@ class WhenConverged(Schedule):
     """Compares each layer with itself a period ago."""
     start = time.perf_counter()
     self._next_look = agent_steps + self._period
-    now = self._probe.measure()
+    now, figures = self._probe.measure(), {}
     if self._previous:
-      similarities = {
+      figures = {
         name: self._similarity_fn(self._previous[name], output) for name, output in now.items()
       }
       self._in_a_row = {
         name: self._in_a_row.get(name, 0) + 1 if value >= self._threshold else 0
-        for name, value in similarities.items()
+        for name, value in figures.items()
       }
-      figures = dict(
-        converged_in_a_row=min(self._in_a_row.values()), seconds=time.perf_counter() - start
-      )
-      self._record(agent_steps, {**similarities, **figures})
+      self._least = min((value, name) for name, value in figures.items())
+      figures['converged_in_a_row'] = min(self._in_a_row.values())
+    self._record(agent_steps, {**figures, 'seconds': time.perf_counter() - start})
     self._previous = now
 
   def state(self) -> Dict[str, np.ndarray]:

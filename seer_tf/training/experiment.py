@@ -60,7 +60,7 @@ class Experiment:
     total_agent_steps: length of the run.
     initial_random_agent_steps: actions drawn uniformly, before the first update.
     updates_per_agent_step: updates per action thereafter.
-    updates_per_agent_step_from_latents: the same after the freeze; None: as before it.
+    updates_per_agent_step_from_latents: the same once it learns from latents; None: as before.
     batch_size: transitions per update.
     gamma: discount per agent step.
     evaluation_period: agent_steps between two evaluations.
@@ -116,6 +116,12 @@ class Experiment:
         raise ValueError(f'Experiment.{field.name} is {value!r}; give a whole number, at least 1.')
       if field.name.endswith('_seconds') and not 0 < value < math.inf:
         raise ValueError(f'Experiment.{field.name} is {value!r}; give seconds, more than 0.')
+    if self.updates_per_agent_step_from_latents is not None and not self.store_latents:
+      raise ValueError(
+        'Experiment.updates_per_agent_step_from_latents is '
+        f'{self.updates_per_agent_step_from_latents}, but with Experiment.store_latents = False '
+        'nothing is ever learned from latents: bind None, or store_latents = True.'
+      )
 
   def updates(self, from_latents: bool) -> int:
     """Updates per agent step in this phase."""

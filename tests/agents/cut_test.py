@@ -9,7 +9,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
-from seer_tf.agents import augmentation, dqn, sac
+from seer_tf.agents import augmentation, contrastive, dqn, sac
 from seer_tf.networks import atari_encoders, encoders, heads, q_heads, residual_encoders, variables
 from seer_tf.replay import codecs
 
@@ -188,25 +188,52 @@ def test_each_layer_that_freezes_is_neither_trained_nor_run_back(kind, name, con
       assert count == (2 * still + 3 * learning, learning)
 
 
-def test_layers_that_go_on_keep_their_optimisers_state():
+@pytest.mark.parametrize(
+  'kind, name, kwargs',
+  [
+    ('dqn', 'nature', dict(gradient_norm=None)),
+    ('sac', 'control', dict(actor_update_period=1, auxiliary_fn=contrastive.Contrastive)),
+  ],
+)
+def test_layers_that_go_on_keep_their_optimisers_state(kind, name, kwargs):
   """Two agents learn alike; in one the first layer freezes, and the others do not notice."""
-  agents = [make_agent('dqn', 'nature', gradient_norm=None) for _ in range(2)]
+  agents = [make_agent(kind, name, **kwargs) for _ in range(2)]
   batches = [transition(np.random.default_rng(i), agents[0]) for i in range(4)]
   for agent in agents:
+    tf.random.set_seed(2)
     for batch in batches[:3]:
       agent.train(batch)
     variables.copy(agent.encoder.stages[0], agent.target_encoder.stages[0])
   agents[1].freeze_layers(1)
-  before = values(agents[1].encoder)
+  before = learned(agents[1])
   for agent in agents:
+    tf.random.set_seed(3)
     agent.train(batches[3])
-  expected, frozen = (values(agent.encoder)[0] for agent in agents)
-  for name in expected:
-    if name.startswith('conv1/'):
-      np.testing.assert_array_equal(frozen[name], before[0][name])
+  expected, frozen = map(learned, agents)
+  assert len(expected) == len(frozen) > len(agents[0].encoder.variables)
+  for key in expected:
+    if key.startswith('encoder/conv1/'):
+      np.testing.assert_array_equal(frozen[key], before[key])
     else:
-      assert np.any(frozen[name] != before[0][name])
-      np.testing.assert_allclose(frozen[name], expected[name], atol=1e-6)
+      assert np.any(frozen[key] != before[key]), key
+      np.testing.assert_allclose(frozen[key], expected[key], atol=1e-6, err_msg=key)
+
+
+def learned(agent):
+  """Copies of all that an agent's losses teach, by name."""
+  parts = {'encoder': agent.encoder}
+  if isinstance(agent, sac.SeerSacAgent):
+    parts['critic'], parts['actor'] = agent._critic_network_1, agent._actor_network
+  else:
+    parts['head'] = agent._q_network
+  found = {
+    f'{part}/{name}': value
+    for part, network in parts.items()
+    for name, value in values(network)[0].items()
+  }
+  if isinstance(agent, sac.SeerSacAgent):
+    found['log_alpha'] = agent._log_alpha.numpy()
+  return found
 
 
 def test_flops_fall_by_hand_with_each_layer():

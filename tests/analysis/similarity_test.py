@@ -78,6 +78,13 @@ def test_agrees_with_a_second_implementation(measure, reference, seed, n, widths
   assert measure(x, y) == pytest.approx(reference(x, y), abs=1e-6)
 
 
+@hypothesis.given(seed=st.integers(0, 2**32 - 1), widths=st.tuples(*[st.integers(2, 4)] * 2))
+def test_pwcca_weighs_by_the_narrower(seed, widths):
+  narrow, wide = related(np.random.default_rng(seed), 60, widths[0], sum(widths), 1.0)
+  expected = pytest.approx(reference_pwcca(narrow, wide), abs=1e-6)
+  assert similarity.pwcca(wide, narrow) == similarity.pwcca(narrow, wide) == expected
+
+
 @hypothesis.given(seed=st.integers(0, 2**32 - 1), n=st.integers(3, 12), width=st.integers(13, 40))
 def test_cka_of_more_features_than_examples(seed, n, width):
   rng = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
 """Tests of when to freeze."""
 
+import re
+
 import pytest
 
 from seer_tf.analysis import similarity
@@ -58,11 +60,14 @@ def test_freezes_at_the_latest_and_says_so():
   at, reason = live(converged(), turn_until=400)
   assert at == 300
   assert 'NOT converged' in reason and '0 comparisons in a row reached 0.99, not 3' in reason
+  assert re.search(r'in the last one turning was least similar, 0\.\d+$', reason)
 
 
 def test_records_each_layer():
   recorded = []
   live(converged(), 401, record=lambda agent_steps, values: recorded.append((agent_steps, values)))
+  first, figures = recorded.pop(0)  # nothing to compare with, but it takes time, too
+  assert first == 20 and list(figures) == ['seconds'] and figures['seconds'] > 0
   assert [agent_steps for agent_steps, _ in recorded] == list(range(30, 301, 10))
   for _, values in recorded:
     assert values['still'] == pytest.approx(1.0)

@@ -123,6 +123,10 @@ def test_more_updates_after_the_freeze_and_an_auxiliary_loss_that_ends_there(liv
 def test_no_updates_after_the_freeze_are_refused():
   with pytest.raises(ValueError, match='updates_per_agent_step_from_latents is 0; give a whole'):
     experiment.Experiment(total_agent_steps=9, updates_per_agent_step_from_latents=0)
+  with pytest.raises(ValueError, match='with Experiment.store_latents = False nothing is ever'):
+    experiment.Experiment(
+      total_agent_steps=9, updates_per_agent_step_from_latents=3, store_latents=False
+    )
 
 
 def test_never_freezes(live):
