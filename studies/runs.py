@@ -3,6 +3,7 @@
 A run that has ended leaves its `results.csv` where the study says; what is there is not run again.
 """
 
+import contextlib
 import csv
 import pathlib
 import shutil
@@ -66,12 +67,13 @@ def write_scalars(path: pathlib.Path, root_dir: pathlib.Path, topic: str):
   prefix = f'{topic} by agent_steps/'
   found: Dict[int, Dict[str, float]] = {}
   for events in sorted(root_dir.rglob('events*')):
-    for record in tf.data.TFRecordDataset(str(events)):
-      event = event_pb2.Event.FromString(record.numpy())
-      for value in event.summary.value:
-        if value.tag.startswith(prefix):
-          row = found.setdefault(event.step, {})
-          row[value.tag[len(prefix) :]] = float(tf.make_ndarray(value.tensor))
+    with contextlib.suppress(tf.errors.DataLossError):  # a killed run leaves half a record behind
+      for record in tf.data.TFRecordDataset(str(events)):
+        event = event_pb2.Event.FromString(record.numpy())
+        for value in event.summary.value:
+          if value.tag.startswith(prefix):
+            row = found.setdefault(event.step, {})
+            row[value.tag[len(prefix) :]] = float(tf.make_ndarray(value.tensor))
   if not found:
     return
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -183,7 +183,7 @@ class WhenConverged(Schedule):
     self._next_look = 0
     self._in_a_row: Dict[str, int] = {}  # comparisons, of each of the encoder's outputs
     self._previous: Dict[str, np.ndarray] = {}
-    self._least = (float('nan'), 'no layer')  # of the newest comparison in this process
+    self._least = ''  # of the newest comparison in this process, in words
     self.reason = ''
 
   def check(self, first_update_at_agent_steps: int, total_agent_steps: int):
@@ -244,8 +244,7 @@ class WhenConverged(Schedule):
       self.reason = (
         f'it has NOT converged, but this is {type(self).__name__}.latest_agent_steps: '
         f'{min(self._in_a_row.values(), default=0)} comparisons in a row reached '
-        f'{self._threshold:g}, not {self._patience}; in the last one {self._least[1]} was least '
-        f'similar, {self._least[0]:.3g}'
+        f'{self._threshold:g}, not {self._patience}{self._least}'
       )
     return ALL
 
@@ -262,7 +261,8 @@ class WhenConverged(Schedule):
         name: self._in_a_row.get(name, 0) + 1 if value >= self._threshold else 0
         for name, value in figures.items()
       }
-      self._least = min((value, name) for name, value in figures.items())
+      value, name = min((value, name) for name, value in figures.items())
+      self._least = f'; in the last one {name} was least similar, {value:.3g}'
       figures['converged_in_a_row'] = min(self._in_a_row.values())
     self._record(agent_steps, {**figures, 'seconds': time.perf_counter() - start})
     self._previous = now

@@ -1,5 +1,6 @@
 """When a replay server writes checkpoints of itself, and which of them may be kept."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -91,6 +92,8 @@ class Checkpointer:
     self._due = time.monotonic() + settings.period_seconds
     # Until the first checkpoint is complete. Whoever reads table `drain` orders one before.
     self._restored = self._look() if restored else None
+    # Reads of table `drain` that are none of a learner's: the keeper's, in phase pixels.
+    self._drained = self._restored.drained if restored else 0
     self.is_spoilt = False
     self._retry_at, self._pause = 0.0, _FIRST_RETRY_SECONDS
 
@@ -107,11 +110,10 @@ class Checkpointer:
       keeper: state of the server's keeper.
     """
     now = time.monotonic()
-    if self.is_writing or variables.draining:
-      return
-    if self._restored and variables.phase == 0:  # so far the keeper alone has read
-      self._restored = self._restored._replace(drained=self._reads())
-    if now < self._retry_at:
+    if self._restored and variables.phase == 0:
+      with contextlib.suppress(TimeoutError, RuntimeError, reverb.errors.ReverbError):
+        self._drained = self._reads()
+    if self.is_writing or variables.draining or now < self._retry_at:
       return
     is_scheduled = now >= self._due and not variables.is_over and not self._is_unheard(variables)
     if is_scheduled or variables.checkpoint_order > self.order:
@@ -160,8 +162,7 @@ class Checkpointer:
     before = self._look()
     if before.variables.draining or (is_last and before.variables.is_over):
       return False
-    restored = self._restored
-    if restored and before.variables.phase > 0 and before.drained != restored.drained:
+    if self._restored and before.variables.phase > 0 and before.drained != self._drained:
       self.is_spoilt = True
       return False
     path = self._client.checkpoint()

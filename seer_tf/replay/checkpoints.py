@@ -30,7 +30,7 @@ import zlib
 from seer_tf.replay import capacity as capacity_lib
 from seer_tf.replay import server, tables
 
-_FORMAT = 1
+_FORMAT = 2
 _META = 'meta.json'
 
 

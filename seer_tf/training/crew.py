@@ -251,7 +251,7 @@ class RemoteCrew:
     # Stream -> (what it said last, when), of those that have not left.
     self._heard: Dict[int, Any] = {}
     self.last_return = float('nan')
-    self._acted = time.monotonic()  # or there was other work
+    self._acted = 0.0  # when actors were last heard to have acted, or there was other work
 
   def join(self, run):
     """Takes the `loop.Run` that they act for."""
@@ -270,6 +270,7 @@ class RemoteCrew:
 
   def begin(self, phase: freeze.Phase, is_new: bool):
     """Actors open their streams by what is published."""
+    self._acted = time.monotonic()
 
   def can_sample(self, table: str) -> bool:
     """Whether `table` has something to sample: actors flush until the learner has begun."""

@@ -84,17 +84,18 @@ class Link:
       waited=waited,
     )
 
-  def empty(self, table: str):
-    """Deletes all rows of a table, if there are any.
+  def empty_latents(self):
+    """Deletes all rows of table `latents`, if there are any to come in their place.
 
     Raises:
       TimeoutError: if the server does not answer.
     """
-    what = f'Replay server {self.address}, table {table}, reset'
+    what = f'Replay server {self.address}, table latents, reset'
 
     def reset():
-      if self.client.server_info(TIMEOUT_SECONDS)[table].current_size:
-        self.client.reset(table)
+      info = self.client.server_info(TIMEOUT_SECONDS)
+      if info['drain'].current_size and info['latents'].current_size:
+        self.client.reset('latents')
 
     server.with_limit(reset, TIMEOUT_SECONDS + 1, what)
 

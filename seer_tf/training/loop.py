@@ -21,6 +21,7 @@ import tensorflow as tf
 from seer_tf.costs import flops
 from seer_tf.freezing import freeze
 from seer_tf.replay import capacity as capacity_lib
+from seer_tf.replay import messages
 from seer_tf.training import (
   account,
   checkpoints,
@@ -108,7 +109,7 @@ class Run:
     self._needs_rows = False
     self._incarnation = 0  # of the server that was agreed with
     self._draining = 0  # as it was published last
-    self._batches = 0  # converted by this process, those that were lost included
+    self._converted = 0  # rows, as far as a conversion of this process has come
     self._counted = 0  # agent steps that are in the ledger and in:
     self._due = 0  # updates that they all make necessary
 
@@ -160,7 +161,7 @@ class Run:
         self._learns = False
         if self._learner is not None:
           self._learner.stop_feeding()
-        progress = (self._learned_agent_steps, int(self.updates), self._phase, self._batches)
+        progress = (self._learned_agent_steps, int(self.updates), self._phase, self._converted)
         self.link.await_back(error, progress, self._account.say)
 
   def _live(self):
@@ -213,10 +214,11 @@ class Run:
       ValueError: if it holds what this run has not made, or cannot know.
     """
     self.link.check_tables()
-    said, report = self.link.said(), self.link.report()
+    said = self.link.said()
     self._publication.begin(said)
-    if self._crew.needs_weights and said.version >= 0 and not said.is_over:
-      self._watch_for_another_learner()
+    if said.version >= 0 and not said.is_over:
+      said = self._watched_for_another_learner()
+    report = self.link.report()
     self._is_new = said.version < 0 and not report.rows and not report.checkpoints
     foreign = said.fingerprint and self._fingerprint and said.fingerprint != self._fingerprint
     # A conversion is published before it is saved, but a freeze is saved before it is published.
@@ -241,10 +243,15 @@ class Run:
     self._incarnation = self.link.report().incarnation
     self._publish()
 
-  def _watch_for_another_learner(self):
-    """Gives way to one that publishes, which it does in that time if it lives and is not busy."""
+  def _watched_for_another_learner(self) -> messages.Variables:
+    """Gives way to one that publishes, which it does in that time if it lives and is not busy.
+
+    Returns what the server has of a learner's words afterwards.
+    """
     time.sleep(_PERIODS_OF_ANOTHER * self._experiment.variables_period_seconds)
-    self._give_way(self._publication.is_anothers(self.link.said().version))
+    said = self.link.said()
+    self._give_way(self._publication.is_anothers(said.version))
+    return said
 
   def _give_way(self, to_another: bool):
     """Ends this learner where another one was there before."""
@@ -386,7 +393,7 @@ class Run:
       # The server evicts no more pixels once it has seen the phase.
       self.link.next_report(lambda report: report.phase >= freeze.Phase.DRAINING)
       # Whatever a lost server or another run has left there; actors hold theirs back meanwhile.
-      self.link.empty('latents')
+      self.link.empty_latents()
       rows, latents = self._conversion.convert(
         self._crew.wanted_pixels, self._converting, self._crew.stream
       )
@@ -425,7 +432,7 @@ class Run:
 
   def _converting(self, done: int, total: int):
     faults.reach('batch')
-    self._batches += 1
+    self._converted = max(self._converted, done)
     self._account.progress.converting(done, total)
     self.keep_alive(draining=1)
 

@@ -31,7 +31,7 @@ class Publication:
     self._period_seconds = period_seconds
     self._configuration = gin.config_str() if with_weights else ''
     self._version = 0
-    self._learner = 0
+    self._learner = self._begun = 0
     self._order = 0
     self._next = 0.0
     self._updates: Dict[int, int] = collections.OrderedDict()
@@ -39,7 +39,7 @@ class Publication:
   @property
   def is_due(self) -> bool:
     """Whether whoever reads it has waited long enough."""
-    return self._with_weights and time.monotonic() >= self._next
+    return time.monotonic() >= self._next
 
   def publish(self, client: reverb.Client, timeout_seconds: float, **values):
     """Publishes `values` of `messages.Variables`, with phase, weights, version and order.
@@ -75,14 +75,15 @@ class Publication:
     return version > self._version
 
   def gives_way(self, version: int, learner: int) -> bool:
-    """Whether another learner has published this, which was here before."""
-    return self.is_anothers(version) and learner < self._learner
+    """Whether another learner has published this since, which was here before."""
+    return version > self._begun and learner < self._learner
 
   def begin(self, variables: messages.Variables):
     """Goes on behind what an earlier start has published, as a server still has it."""
     self._learner = int(1e3 * time.time())
     self._version = max(self._version, variables.version)
     self._order = max(self._order, variables.checkpoint_order)
+    self._begun = self._version
 
   def age(self, version: int, updates: int) -> float:
     """Updates made since `version` was published; NaN if that is not known any more."""

@@ -1,7 +1,7 @@
 """Command lines of `launch` in forks of a process that has imported everything.
 
-Importing takes longer than most of what they do in a test. All else is as if the line had been run:
-arguments, environment, both outputs, signals, exit code.
+Importing takes longer than most of what they do in a test. Arguments, both outputs, signals and
+exit code are as if the line had been run; what happens at imports is not seen here.
 """
 
 import os

@@ -16,6 +16,7 @@ from seer_tf.environments import dm_control
 from tests.launch import forks
 
 TINY = 'tests/tiny.gin'
+ACTS = r'[1-9][0-9]*/400 agent_steps'
 
 
 def command(root_dir, *arguments, module='launch.train'):
@@ -182,17 +183,16 @@ def test_server_that_does_not_answer(tmp_path):
 
 
 def test_external_server(tmp_path):
-  """A run against a server that someone else started, and one configured differently."""
+  """A run at a server that someone else started, one configured otherwise, and one too many."""
   with forks.Process(command(None, module='launch.replay_server')) as server:
     address = f'--replay_server={server.address}'
     other = run(tmp_path / 'other', address, '--gin_bindings=ReplayConfig.block_length = 4')
     assert 'table latents: max_size is' in one_line(other)
-    process = run(tmp_path / 'run', address)
-    assert process.returncode == 0, process.stderr[-2000:]
+    with forks.Process(command(tmp_path / 'run', address)) as process:
+      process.prints(ACTS)
+      assert 'Another learner publishes' in one_line(run(tmp_path / 'second', address))
+      assert process.wait() == 0, process.stderr[-2000:]
     assert server.returncode is None
-
-
-ACTS = r'[1-9][0-9]*/400 agent_steps'
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -166,7 +166,7 @@ def test_nothing_to_sample_is_an_error_in_time(replay_servers):
   arguments = (address, 'pixels', config, 8, 0.9)
   message = learn_until_error(iter(datasets.make_dataset(*arguments, timeout_seconds=1)))
   assert f'{address}, table pixels: no batch of 8 transitions within 1 s' in message
-  assert 'after 0 batches; the table holds 0 items (capacity 2000)' in message
+  assert 'after 0 batches; the table holds 0 items (capacity 2000)' in message, message
 
   # A row that starts nothing, as the write head follows: it is sampled and dropped for ever.
   write(client, config, 'pixels', [[1]])
