@@ -74,8 +74,9 @@ class Experiment:
     checkpoint_period: updates between two checkpoints.
     actors_ahead_agent_steps: with actors of their own: agent steps that they may be ahead of what
       the learner has made its updates for.
-    variables_period_seconds: the same: between two publications of weights, and between two looks
-      of an actor at them. Acting stops for no longer at the freeze.
+    variables_period_seconds: between two publications of how the learner stands, and of its weights
+      if actors need them; and between two looks of an actor at them. Acting stops for no longer at
+      the freeze.
     variables_limit_seconds: an actor whose weights have not been confirmed for so long pauses.
     reconnect_seconds: how long each process tries to reach a replay server that has gone away.
   """
