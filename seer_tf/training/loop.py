@@ -323,7 +323,7 @@ class Run:
     experiment, ledger, acting = self._experiment, self._ledger, self._crew
     phase, from_latents = self._phase_name, self._phase == freeze.Phase.LATENTS
     updates = experiment.updates(from_latents)
-    report_due = _Every(_REPORT_PERIOD, acting.agent_steps)
+    report_due = _Every(_REPORT_PERIOD, self._learned_agent_steps)
     evaluation_due = _Every(experiment.evaluation_period, acting.agent_steps)
     while not self._is_over:
       with ledger.timed(phase):  # a schedule may take its time to look at the encoder
@@ -343,7 +343,7 @@ class Run:
             with ledger.updates(phase, count, from_latents):
               self._learner.run(count)
       self.keep_alive(draining=0)
-      if report_due(acting.agent_steps):
+      if report_due(self._learned_agent_steps):
         self._report()
         if from_latents:
           self._convert_stragglers()

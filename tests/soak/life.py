@@ -75,6 +75,7 @@ class Life:
     }
     self._kills, self._hung, self._failed = [], [], []
     self._stopped = []  # (until when, who)
+    self._said_again = 0  # the learner's end: to which start of the server
     self._start = time.monotonic()
 
   def run(self, kills: Iterator[plan.Kill]) -> Outcome:
@@ -110,7 +111,8 @@ class Life:
       self._look_after()
       others = [member for name, member in self._members.items() if name != 'server']
       is_back = self._members['server'].restart_at is None
-      if is_back and all(m.exit_code == 0 and m.restart_at is None for m in others):
+      have_ended = all(m.exit_code == 0 and m.restart_at is None for m in others)
+      if is_back and have_ended and self._watch.is_over:
         return
       if kill is not None:
         is_early = self._watch.phase < kill.phase or self._watch.agent_steps < kill.agent_steps
@@ -146,12 +148,27 @@ class Life:
         continue
       if code is not None and (code != 0 or name == 'server' or not self._watch.is_over):
         time.sleep(0.3)  # what it has read a moment ago is read here a moment later
-        if code != 0 or name == 'server' or not self._watch.is_over:
+        if code != 0 or name == 'server' or not (self._watch.is_over or self._went_back()):
           self._failed.append(f'{name} ended with {code}: {member.last_line}')
       last = max(self._sign(name), member.last_start)
       if code is None and now - last > self._limit:
         member.show_stacks()
         self._hung.append(f'{name} shows no sign of life for {self._limit:g} s: {member.last_line}')
+
+  def _went_back(self) -> bool:
+    """Whether the server was killed when its learner had ended, and may not know of that any more.
+
+    Then the learner's command is given once more, which says so to each new server.
+    """
+    learner, server = self._members['learner'], self._members['server']
+    if learner.restart_at is None and learner.exit_code != 0:
+      return self._said_again > 0
+    if server.restart_at is not None or not server.is_running:
+      return True
+    if server.last_start > learner.last_start and server.starts > self._said_again:
+      self._said_again = server.starts
+      learner.restart_at = time.monotonic()
+    return self._said_again > 0
 
   def _carry_out(self, kill: plan.Kill):
     phase = plan.PHASES[max(0, self._watch.phase)]
