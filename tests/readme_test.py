@@ -95,7 +95,9 @@ def script(lines, folder):
   port = portpicker.pick_unused_port()
   commands = [re.sub(r'(="?)/tmp/', rf'\g<1>{folder}/', checked(line)) for line in lines]
   commands = [re.sub(r'(--port=|localhost:)\d+', rf'\g<1>{port}', line) for line in commands]
-  end = 'for job in $(jobs -p); do kill "$job" 2> /dev/null || true; wait "$job" || [ $? -eq 143 ]; done'
+  # Who is still there is told to leave, and ends with 143 then; the server with 0.
+  wait = 'kill "$job" 2> /dev/null || true; wait "$job" || [ $? -eq 143 ]'
+  end = f'for job in $(jobs -p); do {wait}; done'
   return '\n'.join(['set -eu -o pipefail', *filter(None, commands), end])
 
 
