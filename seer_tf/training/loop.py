@@ -519,8 +519,13 @@ class Run:
   def _report(self):
     """Refreshes progress bar and TensorBoard, and looks after the server."""
     self.link.check()
+    acted = self._crew.agent_steps
     figures = {
-      'Costs': dict(frozen_layers=self.agent.encoder.frozen),
+      'Costs': dict(
+        frozen_layers=self.agent.encoder.frozen,
+        samples_per_agent_step=int(self.updates) * self._experiment.batch_size / max(1, acted),
+        agent_steps_ahead=acted - self._learned_agent_steps,
+      ),
       'Actors': self._crew.figures(),
     }
     report = self.link.report()

@@ -152,6 +152,8 @@ def test_tensorboard_shows_the_actors(lived):
       tags |= {value.tag for value in event_pb2.Event.FromString(record.numpy()).summary.value}
   for name in ('actors', 'mean_updates_behind', 'most_updates_behind'):
     assert f'Actors by agent_steps/{name}' in tags
+  for name in ('samples_per_agent_step', 'agent_steps_ahead'):
+    assert f'Costs by agent_steps/{name}' in tags
 
 
 def test_other_configurations_and_second_learners_are_refused(lived):
