@@ -24,7 +24,7 @@ import re
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Union
 import zlib
 
 from seer_tf.replay import capacity as capacity_lib
@@ -179,12 +179,12 @@ class Folder:
       meta.update(format=_FORMAT, number=number, description=self._description, files=files)
       (partial / _META).write_text(json.dumps(meta, indent=1), encoding='utf-8')
       for path in [*partial.iterdir(), partial]:
-        _sync(path)
+        sync(path)
       os.rename(partial, folder)
     except OSError:
       shutil.rmtree(partial, ignore_errors=True)
       raise
-    _sync(self._path)
+    sync(self._path)
     good = [number for number in self.numbers() if number not in self._damaged]
     for old in {*good[keep:], *self._damaged}:
       self._remove(old)
@@ -245,7 +245,8 @@ def _size_and_crc(path: pathlib.Path) -> List[int]:
   return [size, crc]
 
 
-def _sync(path: pathlib.Path):
+def sync(path: Union[str, os.PathLike]):
+  """Brings a file, or what a folder says of its entries, to the disk."""
   number = os.open(path, os.O_RDONLY)
   try:
     os.fsync(number)

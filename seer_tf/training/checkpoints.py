@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.train import learner
 
+from seer_tf.replay import checkpoints
+
 
 class RunState(tf.train.experimental.PythonState):
   """The parts of a run, as a leaf of TensorFlow's object graph."""
@@ -82,8 +84,4 @@ def sync(path: str):
   """
   folder = os.path.dirname(path)
   for name in (*glob.glob(f'{glob.escape(path)}.*'), os.path.join(folder, 'checkpoint'), folder):
-    number = os.open(name, os.O_RDONLY)
-    try:
-      os.fsync(number)
-    finally:
-      os.close(number)
+    checkpoints.sync(name)

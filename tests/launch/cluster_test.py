@@ -228,7 +228,7 @@ def test_another_learner_an_actor_that_is_told_to_leave_and_a_silent_server(tmp_
     assert f'Another learner publishes at replay server {address}' in processes.said('other')
     assert processes.all['learner'].returncode is None
     processes.all['actor1'].send_signal(signal.SIGTERM)
-    processes.ends('actor1', 143)
+    assert processes.all['actor1'].wait(timeout=30) == 143, processes.said('actor1')[-3000:]
     processes.all['server'].send_signal(signal.SIGSTOP)
     for name in ('learner', 'actor0', 'evaluator'):
       processes.ends(name, 2)

@@ -202,7 +202,7 @@ def test_a_killed_run_leaves_no_server(tmp_path, number):
     process.prints(ACTS)
     assert len(servers(root_dir)) == 1
     process.send_signal(number)
-    assert process.wait() != 0
+    assert process.wait(timeout=60) != 0
   deadline = tf.timestamp() + 20
   while servers(root_dir):
     assert tf.timestamp() < deadline
@@ -214,7 +214,7 @@ def test_a_dead_server_ends_the_run(tmp_path):
     process.prints(ACTS)
     [pid] = servers(root_dir)
     os.kill(int(pid), signal.SIGKILL)
-    assert process.wait() == 2
+    assert process.wait(timeout=120) == 2
     assert 'replay server' in process.stderr.lower() and 'SIGKILL' in process.stderr
 
 
