@@ -65,6 +65,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     auxiliary_fn: Callable = auxiliary.NoAuxiliary,
     views: int = 1,
     next_views: int = 1,
+    augment_alike: bool = False,
     learning_rate: float = 1e-3,
     alpha_learning_rate: float = 1e-4,
     alpha_beta_1: float = 0.5,
@@ -88,6 +89,9 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       auxiliary_fn: builder (encoder) of an `auxiliary.Auxiliary`.
       views: M, augmentations of o_t over which the critic's loss is averaged, from pixels.
       next_views: K, the same of o_{t+n} for the targets.
+      augment_alike: whether each view of o_{t+n} is changed as the view of o_t of the same number
+        is, as RAD does in translation. Replay stores observations, not pairs of them: from latents
+        the two are always drawn apart.
       learning_rate: of critic, actor, auxiliary part and encoder.
       alpha_learning_rate: of the temperature.
       alpha_beta_1: Adam's beta_1 for the temperature.
@@ -100,7 +104,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
 
     Raises:
       ValueError: if actions are not one bounded array of floats, the encoder has no projections,
-        or no such layer to cut above, or for views of nothing.
+        or no such layer to cut above, or for views of nothing or without their like.
     """
     if not isinstance(action_spec, tf.TensorSpec) or not action_spec.dtype.is_floating:
       raise ValueError(
@@ -110,6 +114,11 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     if min(views, next_views) < 1:
       raise ValueError(
         f'SeerSacAgent.views is {views}, next_views {next_views}; give whole numbers, at least 1.'
+      )
+    if augment_alike and views != next_views:
+      raise ValueError(
+        f'SeerSacAgent.augment_alike needs as many views of o_t as of o_{{t+n}}, but views is '
+        f'{views} and next_views {next_views}: give the same number, or bind augment_alike = False.'
       )
     latent_spec = self._split(time_step_spec, lower_fn, freeze_up_to, augmentation)
     features = self.encoder.features
@@ -121,6 +130,7 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       )
     self._auxiliary = auxiliary_fn(self.encoder)
     self._counts = (views, next_views)
+    self._augment_alike = augment_alike
     critic = lambda name: critic_fn(latents=slice(0, features), name=name)
     self._target_lower_tau = target_lower_tau
     self._actor_update_period = actor_update_period
@@ -204,21 +214,33 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
 
     return update
 
-  def _next_latents(self, experience):
-    """Latents [K * B, D] of o_{t+n}, and the auxiliary part's keys, a [B, F] for each view.
+  def _images(self, experience):
+    """Views of o_t, [M * B, ...], and of o_{t+n}, [K * B, ...]; latents [B, D] as they are."""
+    both = [experience.time_step.observation, experience.next_time_step.observation]
+    counts = self._view_counts(both[0])
+    if self._augment_alike and both[0].shape.rank > 2:
+      # All frames of a stack are changed alike: here both are one stack.
+      return tf.split(self._views(tf.concat(both, axis=-1), counts[0]), 2, axis=-1)
+    return [self._views(observations, count) for observations, count in zip(both, counts)]
+
+  def _next_latents(self, next_images, observations, views: int):
+    """Latents [K * B, D] of o_{t+n}, and the auxiliary part's keys, a [B, F] for each of its views.
 
     The critic's half is by the target encoder, as the keys are, the actor's by the online one.
+
+    Args:
+      next_images: [K * B, ...], of o_{t+n}.
+      observations: [B, ...], o_t, for the keys.
+      views: K.
     """
-    next_observations = experience.next_time_step.observation
-    _, count = self._view_counts(next_observations)
-    hidden = self._frozen(self._views(next_observations, count))
+    hidden = self._frozen(next_images)
     keys = self.auxiliary_part.views
-    further = [self._frozen(self._views(experience.time_step.observation)) for _ in range(keys)]
+    further = [self._frozen(self._views(observations)) for _ in range(keys)]
     by_target = self.target_encoder.halves(tf.concat([hidden, *further], axis=0)).critic
-    by_target = tf.split(by_target, count + keys)
-    critic_half = tf.concat(by_target[:count], axis=0)
+    by_target = tf.split(by_target, views + keys)
+    critic_half = tf.concat(by_target[:views], axis=0)
     actor_half = self.encoder.halves(hidden).actor
-    return tf.concat([critic_half, actor_half], axis=-1), by_target[count:]
+    return tf.concat([critic_half, actor_half], axis=-1), by_target[views:]
 
   def _view_counts(self, observations):
     """Views of o_t and of o_{t+n}: (M, K) of pixels, of what is latents one each."""
@@ -287,10 +309,10 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     """
     time_steps, action_steps, next_time_steps = experience
     views, next_views = self._view_counts(time_steps.observation)
-    images = self._views(time_steps.observation, views)
+    images, next_images = self._images(experience)
     with tf.GradientTape(persistent=True) as tape:
       latents = self._encoded(images)
-    next_latents, keys = self._next_latents(experience)
+    next_latents, keys = self._next_latents(next_images, time_steps.observation, next_views)
     first = lambda seen: tf.split(seen, views)[0]
     targets = self._td_targets(next_time_steps, next_latents, next_views)
     features = self.encoder.features

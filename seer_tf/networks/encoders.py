@@ -6,12 +6,15 @@ Everything above the encoder (layer norms, critics, actor) is a head and lives i
 """
 
 import itertools
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import gin
 import tensorflow as tf
 
+gin.external_configurable(tf.keras.initializers.Orthogonal, module='seer_tf.networks.encoders')
 
+
+@gin.configurable
 class DeltaOrthogonal(tf.keras.initializers.Initializer):
   """Zero kernel but for an orthogonal matrix at its centre (Xiao et al. 2018, section 4).
 
@@ -256,6 +259,7 @@ class ControlEncoder(Encoder):
     image_shape: Tuple[int, int, int],
     filters: Sequence[int] = (32, 32, 32, 32),
     features: Optional[int] = 50,
+    initializer_fn: Callable[[], tf.keras.initializers.Initializer] = DeltaOrthogonal,
     name: str = 'encoder',
   ):
     """Builds the encoder's variables.
@@ -264,6 +268,8 @@ class ControlEncoder(Encoder):
       image_shape: see `Encoder`.
       filters: filters of each convolution.
       features: see `Encoder`.
+      initializer_fn: builder of the initialiser of each convolution's kernel, such as
+        `DeltaOrthogonal` or Keras' `Orthogonal`.
       name: see `Encoder`.
 
     Raises:
@@ -275,7 +281,7 @@ class ControlEncoder(Encoder):
         3,
         strides=1 if i else 2,
         activation='relu',
-        kernel_initializer=DeltaOrthogonal(),
+        kernel_initializer=initializer_fn(),
         name=f'conv{i + 1}',
       )
       for i, count in enumerate(filters)

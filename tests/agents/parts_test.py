@@ -211,6 +211,43 @@ def test_auxiliary_loss_sees_what_the_critic_saw_where_it_is_due():
   assert len(noted) == 2
 
 
+@pytest.mark.parametrize('name', ['translate', 'chain', 'shift'])
+def test_both_observations_of_a_transition_augmented_alike_or_apart(name):
+  """Of equal pixels, each view of o_{t+n} equals its view of o_t; other views and images differ."""
+  augment = {
+    'translate': augmentation.RandomTranslate(60),
+    'chain': CHAIN,
+    'shift': augmentation.RandomShift(9),
+  }[name]
+  batch = tiny_sac.random_transition(np.random.default_rng(0))
+  same = np.repeat(batch.time_step.observation[:1], tiny_sac.BATCH, axis=0)
+  batch = batch._replace(
+    time_step=batch.time_step._replace(observation=tf.constant(same)),
+    next_time_step=batch.next_time_step._replace(observation=tf.constant(same)),
+  )
+  make = lambda **kwargs: tiny_sac.make_agent(augment=augment, views=2, next_views=2, **kwargs)
+  alike = make(augment_alike=True)
+  images, next_images = (x.numpy() for x in alike._images(batch))
+  assert images.shape == (2 * tiny_sac.BATCH, *augment.output_shape((tiny_sac.SIZE,) * 2 + (3,)))
+  np.testing.assert_array_equal(images, next_images)
+  distinct = np.unique(images.reshape(len(images), -1), axis=0)
+  assert len(distinct) > len(images) / 2  # each image of a batch, and each view, on its own
+  apart = [x.numpy() for x in make()._images(batch)]
+  equal = np.all(apart[0] == apart[1], axis=(1, 2, 3))
+  assert equal.mean() < 0.2
+  before = tiny_sac.values(alike)
+  alike._train(batch)
+  assert tiny_sac.changed(before, tiny_sac.values(alike))
+  latents = tiny_sac.random_transition(np.random.default_rng(0), alike.encoder.latent_size)
+  for seen, own in zip(alike._images(latents), (latents.time_step, latents.next_time_step)):
+    assert seen is own.observation
+
+
+def test_alike_needs_as_many_views_of_both():
+  with pytest.raises(ValueError, match='views is 1 and next_views 2: give the same number'):
+    tiny_sac.make_agent(augment_alike=True, next_views=2)
+
+
 @pytest.mark.parametrize('numbers', [dict(views=0), dict(next_views=0)])
 def test_no_views_are_refused(numbers):
   with pytest.raises(ValueError, match='give whole numbers, at least 1'):

@@ -119,7 +119,8 @@ def test_next_latents_take_each_half_from_its_network():
   agent.augmentation.augment = agent.augmentation.centre  # no randomness left
   batch = tiny_sac.random_transition(rng)
   pixels = agent.augmentation.centre(batch.next_time_step.observation)
-  halves, keys = agent._next_latents(batch)
+  _, images = agent._images(batch)
+  halves, keys = agent._next_latents(images, batch.time_step.observation, 1)
   assert not keys
   np.testing.assert_allclose(halves[:, :10], agent.target_encoder(pixels)[:, :10], rtol=1e-5)
   np.testing.assert_allclose(halves[:, 10:], agent.encoder(pixels)[:, 10:], rtol=1e-5)

@@ -52,6 +52,18 @@ def test_convolutions_start_orthogonal_at_the_centre():
   assert not kernel.any()
 
 
+def test_convolutions_start_as_asked():
+  encoder = encoders.ControlEncoder(
+    (15, 15, 3), filters=(4, 6), initializer_fn=lambda: tf.keras.initializers.Orthogonal(2.0**0.5)
+  )
+  for convolution in encoder.convolutions:
+    flat = tf.reshape(convolution.kernel, [-1, convolution.filters])
+    np.testing.assert_allclose(
+      tf.matmul(flat, flat, transpose_a=True), 2 * np.eye(convolution.filters), atol=1e-5
+    )
+  assert not encoder.convolutions[0].bias.numpy().any()
+
+
 def test_smallest_image():
   assert encoders.ControlEncoder((15, 15, 3))(tf.zeros([1, 15, 15, 3], tf.uint8)).shape == (1, 100)
   with pytest.raises(ValueError, match='image size 14 is too small .* at least 15 pixels'):
