@@ -40,9 +40,12 @@ class Task(NamedTuple):
   middle: int
   late: int
   layers: Sequence[str]  # of the encoder, first to last
+  equal_flops: int  # updates per agent step from latents that cost what never freezing does
 
 
-def _control(task: str, preset: str = 'gin_configs/cartpole_swingup_cpu.gin') -> Task:
+def _control(
+  task: str, preset: str = 'gin_configs/cartpole_swingup_cpu.gin', equal_flops: int = 17
+) -> Task:
   return Task(
     preset,
     [
@@ -57,12 +60,13 @@ def _control(task: str, preset: str = 'gin_configs/cartpole_swingup_cpu.gin') ->
     middle=2500,
     late=4000,
     layers=['conv1', 'conv2', 'conv3', 'conv4', 'dense'],
+    equal_flops=equal_flops,
   )
 
 
 TASKS: Dict[str, Task] = {
   'cartpole_swingup': _control('swingup'),
-  'cartpole_swingup_curl': _control('swingup', 'gin_configs/curl_dmc_cpu.gin'),
+  'cartpole_swingup_curl': _control('swingup', 'gin_configs/curl_dmc_cpu.gin', equal_flops=27),
   'cartpole_balance': _control('balance'),
   'krull': Task(
     'gin_configs/rainbow_atari_cpu.gin',
@@ -72,6 +76,7 @@ TASKS: Dict[str, Task] = {
     middle=4000,
     late=6000,
     layers=['conv1', 'conv2'],
+    equal_flops=3,
   ),
 }
 
@@ -109,6 +114,11 @@ ARMS = {
     'WhenConverged.threshold = 0.85',
   ],
   'progressive': _progressive,
+  # What the freeze saves, spent on updates.
+  'middle_equal_flops': lambda task: [
+    *_at(task.middle),
+    f'Experiment.updates_per_agent_step_from_latents = {task.equal_flops}',
+  ],
   'middle_not_stored': lambda task: [*_at(task.middle), 'Experiment.store_latents = False'],
   # Every transition of a batch from a block of its own, where a preset draws several from each.
   'middle_one_draw': lambda task: [*_at(task.middle), 'Experiment.draws_per_block = 1'],

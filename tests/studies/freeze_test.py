@@ -12,7 +12,7 @@ from seer_tf.training import experiment
 from studies import freeze, runs
 
 
-@pytest.mark.parametrize('name, arm', itertools.product(freeze.TASKS, freeze.ARMS))
+@pytest.mark.parametrize('name, arm', list(itertools.product(freeze.TASKS, freeze.ARMS)))
 def test_every_arm_suits_its_task(root, monkeypatch, name, arm):
   task = freeze.TASKS[name]
   monkeypatch.chdir(root)
