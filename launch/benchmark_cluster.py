@@ -1,6 +1,5 @@
 """How fast a learner and several actors are together, as processes of their own on one machine."""
 
-import contextlib
 import os
 import pathlib
 import re
@@ -90,6 +89,7 @@ class _Cluster:
     import reverb
 
     from seer_tf.replay import messages
+    from seer_tf.training import records
 
     client = reverb.Client(self.address)
 
@@ -106,26 +106,14 @@ class _Cluster:
     last, end = newest(lambda read: time.perf_counter() - start > seconds)
     elapsed = end - start
     rate = lambda name: (getattr(last, name) - getattr(first, name)) / elapsed
-    behind = [value for _, value in self._scalars('mean_updates_behind')]
+    shown = records.scalars(self._folder / 'run' / 'train')
+    behind = [value for _, value in shown['Actors by agent_steps/mean_updates_behind']]
     return dict(
       updates_per_s=round(rate('updates'), 1),
       agent_steps_per_s=round(rate('agent_steps'), 1),
       env_frames_per_s=round(rate('env_frames'), 1),
       mean_updates_behind=round(behind[-1], 1) if behind else None,
     )
-
-  def _scalars(self, name: str) -> Iterator:
-    """(step, value) of a TensorBoard scalar of the learner's actors."""
-    import tensorflow as tf
-    from tensorflow.core.util import event_pb2
-
-    for path in (self._folder / 'run' / 'train').glob('events*'):
-      with contextlib.suppress(tf.errors.DataLossError):  # the last record is being written
-        for record in tf.data.TFRecordDataset(str(path)):
-          event = event_pb2.Event.FromString(record.numpy())
-          for value in event.summary.value:
-            if value.tag == f'Actors by agent_steps/{name}':
-              yield event.step, float(tf.make_ndarray(value.tensor))
 
 
 def cluster(gin_arguments: Sequence, seconds: float) -> Iterator[Dict]:

@@ -3,7 +3,6 @@
 A run that has ended leaves its `results.csv` where the study says; what is there is not run again.
 """
 
-import contextlib
 import csv
 import pathlib
 import shutil
@@ -13,8 +12,8 @@ import types
 from typing import Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.util import event_pb2
+
+from seer_tf.training import records
 
 
 def keep(
@@ -66,14 +65,10 @@ def write_scalars(path: pathlib.Path, root_dir: pathlib.Path, topic: str):
   """
   prefix = f'{topic} by agent_steps/'
   found: Dict[int, Dict[str, float]] = {}
-  for events in sorted(root_dir.rglob('events*')):
-    with contextlib.suppress(tf.errors.DataLossError):  # a killed run leaves half a record behind
-      for record in tf.data.TFRecordDataset(str(events)):
-        event = event_pb2.Event.FromString(record.numpy())
-        for value in event.summary.value:
-          if value.tag.startswith(prefix):
-            row = found.setdefault(event.step, {})
-            row[value.tag[len(prefix) :]] = float(tf.make_ndarray(value.tensor))
+  for tag, values in records.scalars(root_dir).items():
+    if tag.startswith(prefix):
+      for step, value in values:
+        found.setdefault(step, {})[tag[len(prefix) :]] = value
   if not found:
     return
   path.parent.mkdir(parents=True, exist_ok=True)

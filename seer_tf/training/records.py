@@ -1,13 +1,17 @@
 """What a run tells about itself: results.csv, TensorBoard, the progress bars and the last table."""
 
+import collections
+import contextlib
 import csv
 import math
 import os
+import pathlib
 import sys
-from typing import List, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.util import event_pb2
 import tqdm
 
 from seer_tf.costs import ledger as ledger_lib
@@ -123,6 +127,23 @@ def load(path: str) -> List[Evaluation]:
     for row in rows
     if all(row.get(name) for name in kinds)  # a line that a full disk cut short has fewer
   ]
+
+
+def scalars(folder: pathlib.Path) -> Dict[str, List[Tuple[int, float]]]:
+  """What TensorBoard shows of the scalars in a folder and those below it.
+
+  Returns:
+    Tag -> (step, value) in the order in which they were written; a record that is being written,
+    or that a killed run left half, is not among them.
+  """
+  found = collections.defaultdict(list)
+  for path in sorted(folder.rglob('events*')):
+    with contextlib.suppress(tf.errors.DataLossError):
+      for record in tf.data.TFRecordDataset(str(path)):
+        event = event_pb2.Event.FromString(record.numpy())
+        for value in event.summary.value:
+          found[value.tag].append((event.step, float(tf.make_ndarray(value.tensor))))
+  return found
 
 
 class Progress:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import reverb
 import tensorflow as tf
-from tensorflow.core.util import event_pb2
 
 from seer_tf.freezing import freeze
 from seer_tf.replay import messages, tables
+from seer_tf.training import records
 from tests.launch import counting_runs, forks
 
 BINDINGS = [
@@ -146,10 +146,7 @@ def test_an_evaluator_writes_the_results(lived):
 
 
 def test_tensorboard_shows_the_actors(lived):
-  tags = set()
-  for path in (lived['root_dir'] / 'train').glob('events*'):
-    for record in tf.data.TFRecordDataset(str(path)):
-      tags |= {value.tag for value in event_pb2.Event.FromString(record.numpy()).summary.value}
+  tags = records.scalars(lived['root_dir'] / 'train')
   for name in ('actors', 'mean_updates_behind', 'most_updates_behind'):
     assert f'Actors by agent_steps/{name}' in tags
   for name in ('samples_per_agent_step', 'agent_steps_ahead'):

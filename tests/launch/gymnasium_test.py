@@ -1,14 +1,12 @@
 """Tests of `launch.train` as a process on Gymnasium environments: a user's own, and bad input."""
 
-import collections
 import csv
 import functools
 import sys
 
 import pytest
-import tensorflow as tf
-from tensorflow.core.util import event_pb2
 
+from seer_tf.training import records
 from tests.launch import forks
 
 DISCRETE, CONTINUOUS, ATARI = (
@@ -89,12 +87,7 @@ def test_game_leaves_scores_by_each_clock_and_costs(train):
   assert process.returncode == 0, process.stderr[-2000:]
   rows = list(csv.DictReader((root_dir / 'results.csv').open()))
   assert [row['phase'] for row in rows] == ['pixels', 'pixels', 'latents', 'latents']
-  values = collections.defaultdict(list)
-  for path in root_dir.rglob('events*'):
-    for record in tf.data.TFRecordDataset(str(path)):
-      event = event_pb2.Event.FromString(record.numpy())
-      for value in event.summary.value:
-        values[value.tag].append((event.step, tf.make_ndarray(value.tensor)))
+  values = records.scalars(root_dir)
   for clock in ('env_frames', 'agent_steps', 'updates'):
     expected = [(int(row[clock]), float(row['mean_return'])) for row in rows]
     assert values[f'Evaluation by {clock}/mean_return'] == expected

@@ -13,6 +13,7 @@ import reverb
 from seer_tf.freezing import freeze
 from seer_tf.networks import encoders, transfer, variables
 from seer_tf.replay import messages, tables, writers
+from seer_tf.training import records
 from tests.launch import counting_runs, forks
 
 BINDINGS = [
@@ -38,10 +39,10 @@ PLACES = ['publication:1', 'checkpoint:2', 'frozen:1', *PLACES_OF_A_SWITCH]
 
 
 @contextlib.contextmanager
-def serving(root_dir):
+def serving(root_dir, bindings=()):
   """Yields the address of a server of its own process."""
   line = counting_runs.command(
-    'launch.replay_server', BINDINGS, f'--root_dir={root_dir}', '--port=0'
+    'launch.replay_server', [*BINDINGS, *bindings], f'--root_dir={root_dir}', '--port=0'
   )
   with forks.Process(line) as server:
     yield server.address
@@ -51,11 +52,13 @@ def results(root_dir):
   return [int(row['agent_steps']) for row in csv.DictReader((root_dir / 'results.csv').open())]
 
 
-def acting(address):
+def acting(address, bindings=()):
   """An actor in a process of its own, if there is an address for it; None if not."""
   if not address:
     return contextlib.nullcontext()
-  line = counting_runs.command('launch.actor', BINDINGS, f'--replay_server={address}', '--task=0')
+  line = counting_runs.command(
+    'launch.actor', [*BINDINGS, *bindings], f'--replay_server={address}', '--task=0'
+  )
   return forks.Process(line)
 
 
@@ -145,6 +148,41 @@ def test_layers_stay_frozen_in_a_run_that_goes_on(tmp_path, bindings):
     assert is_same != bool(later and name.startswith(('critic', 'actor', later))), name
   assert 'freezing conv1' not in process.stderr
   assert ('freezing the encoder' in process.stderr) == bool(later)
+
+
+@pytest.mark.parametrize('module', ['launch.train', 'launch.learner'])
+def test_what_a_schedule_saw_counts_in_a_run_that_goes_on(tmp_path, module):
+  """Killed after its third checkpoint, with the last of four comparisons still to come."""
+  root_dir = tmp_path / 'run'
+  looking = [
+    'Experiment.schedule_fn = @WhenConverged',
+    'WhenConverged.earliest_agent_steps = 20',
+    'WhenConverged.latest_agent_steps = 230',
+    'WhenConverged.threshold = 1e-9',
+    'WhenConverged.patience = 4',
+    'WhenConverged.period_agent_steps = 30',
+    'WhenConverged.probe_observations = 8',
+    'ControlEncoder.filters = (16, 16)',  # so many that no layer is dead on nearly black frames
+  ]
+  has_actor = module == 'launch.learner'
+  with (
+    serving(tmp_path / 'server', looking) as address,
+    acting(has_actor and address, looking),
+  ):
+    arguments = f'--root_dir={root_dir}', f'--replay_server={address}'
+    line = counting_runs.command(module, [*BINDINGS, *looking], *arguments)
+    process = forks.run(line, SEER_TF_TEST_KILL_AT='checkpointed:3')
+    assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
+    assert 'freezing' not in process.stderr
+    process = forks.run(line)
+    assert process.returncode == 0, process.stderr[-3000:]
+  [(at, times)] = re.findall(
+    r'freezing the encoder at agent step (\d+): converged: .*, (\d) times in a row', process.stderr
+  )
+  shown = records.scalars(root_dir)['Similarity by agent_steps/conv1']
+  looks = sorted({step for step, _ in shown})
+  assert len(looks) == int(times) == 4 and looks[-1] == int(at)
+  assert min(np.diff(looks)) >= 30  # agent steps
 
 
 def encoder_of(root_dir):

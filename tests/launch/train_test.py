@@ -9,10 +9,10 @@ import sys
 
 import pytest
 import tensorflow as tf
-from tensorflow.core.util import event_pb2
 from tf_agents.policies import py_tf_eager_policy
 
 from seer_tf.environments import dm_control
+from seer_tf.training import records
 from tests.launch import forks
 
 TINY = 'tests/tiny.gin'
@@ -98,12 +98,8 @@ def test_operative_configuration_is_saved(finished):
 
 
 def test_tensorboard_has_curves_by_clock(finished):
-  tags = {}
-  for path in finished[0].rglob('events*'):
-    for record in tf.data.TFRecordDataset(str(path)):
-      event = event_pb2.Event.FromString(record.numpy())
-      for value in event.summary.value:
-        tags.setdefault(value.tag, []).append(event.step)
+  shown = records.scalars(finished[0])
+  tags = {tag: [step for step, _ in values] for tag, values in shown.items()}
   assert tags['Evaluation by agent_steps/mean_return'] == [130, 250, 260, 390, 400]
   assert tags['Evaluation by updates/mean_return'] == [30, 150, 160, 290, 300]
   for name in ('flops', 'seconds', 'replay_bytes', 'updates_per_second'):

@@ -1,19 +1,16 @@
 """Tests of a whole run, in this process, against a replay server in its own."""
 
-import collections
 import csv
-import glob
 
 import gin
 import numpy as np
 import pytest
 import reverb
 import tensorflow as tf
-from tensorflow.core.util import event_pb2
 
 from seer_tf.freezing import freeze
 from seer_tf.replay import codecs, keeper, messages, server, tables
-from seer_tf.training import experiment, loop
+from seer_tf.training import experiment, loop, records
 
 FILES = ['tests/counting.gin']
 
@@ -135,20 +132,6 @@ def test_results_name_the_clocks(lived):
   assert clocks == [(33, 33, 23), (61, 61, 51)]
 
 
-def scalars(folder, topic):
-  """TensorBoard's values by name, [(step, value), ...] each."""
-  found = collections.defaultdict(list)
-  for path in sorted(glob.glob(f'{folder}/events*')):
-    for record in tf.data.TFRecordDataset(path):
-      event = event_pb2.Event.FromString(record.numpy())
-      for value in event.summary.value:
-        if value.tag.startswith(topic):
-          found[value.tag.rpartition('/')[2]].append(
-            (event.step, float(tf.make_ndarray(value.tensor)))
-          )
-  return found
-
-
 def test_a_budget_is_kept_to_through_the_switch(root, tmp_path):
   """Frames of 12 kB of noise: half of the pixels fit, and all latents."""
   budget = 20_000_000
@@ -161,8 +144,8 @@ def test_a_budget_is_kept_to_through_the_switch(root, tmp_path):
     'AtStep.freeze_at_agent_steps = 3100',
   ]
   run = live(root, str(tmp_path), bindings)
-  replay = scalars(tmp_path / 'train', 'Replay by agent_steps/')
-  held, used = dict(replay['steps_held']), dict(replay['used_bytes'])
+  shown, topic = records.scalars(tmp_path / 'train'), 'Replay by agent_steps'
+  held, used = dict(shown[f'{topic}/steps_held']), dict(shown[f'{topic}/used_bytes'])
   # While random actions race ahead rows of a quarter of a second come on top; later windows on
   # their way do.
   assert used[3080] < budget + keeper.BUFFER_BYTES < 3080 * 64 * 64 * 3
@@ -173,5 +156,5 @@ def test_a_budget_is_kept_to_through_the_switch(root, tmp_path):
   np.testing.assert_array_equal(numbers, np.arange(numbers[0], numbers[0] + len(numbers)))
   acted = run['rows'].step_type != 2
   assert run['rows'].reward[acted][-1] == 3300
-  assert set(dict(replay['budget_bytes']).values()) == {budget}
+  assert set(dict(shown[f'{topic}/budget_bytes']).values()) == {budget}
   assert f'{budget / 1e6:,.1f}' in run['table'].split('replay MB it may use')[1].split()

@@ -3,21 +3,20 @@
 import collections
 import contextlib
 import csv
-import pathlib
+import re
 import shutil
 
 import gin
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.util import event_pb2
 from tf_agents.utils import common
 
 from seer_tf.costs import flops
 from seer_tf.freezing import freeze
 from seer_tf.networks import encoders, variables
 from seer_tf.replay import server
-from seer_tf.training import actor, experiment, loop
+from seer_tf.training import actor, experiment, loop, records
 
 FILES = ['tests/counting.gin']
 CONVERGED = [
@@ -30,7 +29,7 @@ CONVERGED = [
   # So many that no layer is dead on frames that are nearly black, and then comes to life.
   'ControlEncoder.filters = (16, 16)',
 ]
-Lived = collections.namedtuple('Lived', 'run, results, table, info, before, after, tags, errors')
+Lived = collections.namedtuple('Lived', 'run, results, table, info, before, after, shown, errors')
 
 
 @pytest.fixture
@@ -65,22 +64,15 @@ def live(build, tmp_path, capfd):
         table = run.run(embedded.address, client, embedded.check)
         info = client.server_info(timeout=20)
     results = list(csv.DictReader((tmp_path / 'results.csv').open()))
-    return Lived(
-      run, results, table, info, before, weights(), scalars(tmp_path), capfd.readouterr().err
-    )
+    shown, errors = records.scalars(tmp_path), capfd.readouterr().err
+    return Lived(run, results, table, info, before, weights(), shown, errors)
 
   return lived
 
 
-def scalars(root_dir: pathlib.Path):
-  """Tag -> agent_steps or updates at which TensorBoard has a value."""
-  tags = collections.defaultdict(list)
-  for path in root_dir.rglob('events*'):
-    for record in tf.data.TFRecordDataset(str(path)):
-      event = event_pb2.Event.FromString(record.numpy())
-      for value in event.summary.value:
-        tags[value.tag].append(event.step)
-  return tags
+def steps(lived, tag):
+  """At which TensorBoard has a value."""
+  return [step for step, _ in lived.shown[tag]]
 
 
 def phases(lived):
@@ -97,7 +89,49 @@ def test_converged_at_once(live):
   assert phases(lived) == [('pixels', 20, 10), ('latents', 61, 51)]
   assert 'freezing the encoder at agent step 20: converged: each layer' in lived.errors
   for layer in ('conv1', 'conv2', 'dense/critic', 'dense/actor'):
-    assert lived.tags[f'Similarity by agent_steps/{layer}'] == [15, 20]
+    assert steps(lived, f'Similarity by agent_steps/{layer}') == [15, 20]
+
+
+def test_each_layer_freezes_once_it_and_those_below_have_converged(live):
+  """By what TensorBoard has seen; the threshold is one that the first layer passes sooner."""
+  bindings = [text.replace('WhenConverged', 'ProgressiveWhenConverged') for text in CONVERGED]
+  threshold, layers = 0.9935, ['conv1', 'conv2', 'dense']
+  lived = live(
+    *bindings,
+    f'ProgressiveWhenConverged.threshold = {threshold}',
+    'SeerSacAgent.learning_rate = 0.01',
+  )
+  similar = {
+    layer: [
+      dict(values)
+      for tag, values in lived.shown.items()
+      if tag.startswith(f'Similarity by agent_steps/{layer}')
+    ]
+    for layer in layers
+  }
+  assert [len(outputs) for outputs in similar.values()] == [1, 1, 2]  # critic's and actor's
+  converged = lambda layer, looks: all(
+    output[look] >= threshold for output in similar[layer] for look in looks
+  )
+  expected, frozen = [], 0
+  for at in range(20, 41, 5):
+    looks = [at - 5, at]
+    while frozen < 3 and (at == 40 or converged(layers[frozen], looks)):
+      frozen += 1
+    if frozen > (expected[-1][1] if expected else 0):
+      expected.append((at, frozen))
+    if frozen == 3:
+      break
+  assert len(expected) > 1
+  said = re.findall(r'freezing (.*) at agent step (\d+): ', lived.errors)
+  names = {1: 'conv1', 2: 'conv1, conv2', 3: 'the encoder'}
+  assert said == [(names[count], str(at)) for at, count in expected]
+  end = expected[-1][0]
+  assert phases(lived) == [('pixels', end, end - 10), ('latents', 61, 51)]
+  layers_at = lambda at: max([0, *(count for freeze_at, count in expected if freeze_at <= at)])
+  flops = sum(update_flops(lived.run, layers_at(at)) for at in range(10, end))
+  acted = (end - 10) * lived.run.agent.costs(8, 4).act
+  assert int(lived.results[0]['flops']) == flops + acted
 
 
 def test_convergence_never_comes(live):
@@ -105,7 +139,7 @@ def test_convergence_never_comes(live):
                'SeerSacAgent.learning_rate = 0.1')  # fmt: skip
   assert phases(lived) == [('pixels', 40, 30), ('latents', 61, 51)]
   assert 'freezing the encoder at agent step 40: it has NOT converged' in lived.errors
-  assert lived.tags['Similarity by agent_steps/conv1'] == [15, 20, 25, 30, 35, 40]
+  assert steps(lived, 'Similarity by agent_steps/conv1') == [15, 20, 25, 30, 35, 40]
 
 
 def test_more_updates_after_the_freeze_and_an_auxiliary_loss_that_ends_there(live):
@@ -117,7 +151,12 @@ def test_more_updates_after_the_freeze_and_an_auxiliary_loss_that_ends_there(liv
     'Cutout.largest = 12',
   )
   assert phases(lived) == [('pixels', 33, 23), ('latents', 61, 23 + 3 * 28)]
-  assert int(lived.run.agent._auxiliary_optimizer.iterations) == 23
+  agent, (first, last) = lived.run.agent, (int(row['flops']) for row in lived.results)
+  costs = agent.costs(8, 4)
+  assert int(agent._auxiliary_optimizer.iterations) == 23
+  acted = 28 * (costs.act + costs.store)
+  encoded, rest = divmod(last - first - 84 * costs.update_from_latents - acted, costs.convert)
+  assert rest == 0 and encoded >= 33  # each row, and those that the codec was fitted to
 
 
 def test_no_updates_after_the_freeze_are_refused():
@@ -229,7 +268,7 @@ def test_layer_after_layer_up_to_a_cut(live, frozen):
   assert run.replay_config.latent_size == 5 * 5 * 4
   assert lived.info['latents'].signature.observation.shape[-2:] == (4, 100)
   assert [stage.name for stage in agent.encoder.stages if stage.trainable] == ['dense']
-  assert lived.tags['Costs by agent_steps/frozen_layers'] == [20, 40, 60]
+  assert steps(lived, 'Costs by agent_steps/frozen_layers') == [20, 40, 60]
 
 
 def test_frozen_and_not_stored(live, frozen):
