@@ -243,6 +243,29 @@ def test_both_observations_of_a_transition_augmented_alike_or_apart(name):
     assert seen is own.observation
 
 
+@pytest.mark.parametrize('next_views', [1, 2])
+def test_each_key_is_of_a_crop_of_its_own_observation(next_views):
+  agent, rng = (
+    tiny_sac.make_agent(**AGENTS['curl'], next_views=next_views),
+    np.random.default_rng(0),
+  )
+  for variable in agent.target_encoder.variables:
+    variable.assign_add(tf.random.normal(variable.shape))
+  batch = tiny_sac.random_transition(rng)
+  observations, side = batch.time_step.observation, range(tiny_sac.SIZE - tiny_sac.CROP + 1)
+  crops = [
+    observations[:, top : top + tiny_sac.CROP, left : left + tiny_sac.CROP]
+    for top in side
+    for left in side
+  ]
+  possible = np.stack([agent.target_encoder(crop)[:, :10] for crop in crops], axis=1)
+  _, next_images = agent._images(batch)
+  _, (keys,) = agent._next_latents(next_images, observations, next_views)
+  errors = np.abs(possible - keys.numpy()[:, np.newaxis]).max(axis=-1)
+  assert np.all(errors.min(axis=1) < 1e-4)
+  assert len(set(errors.argmin(axis=1))) > 3  # crops of different places
+
+
 def test_alike_needs_as_many_views_of_both():
   with pytest.raises(ValueError, match='views is 1 and next_views 2: give the same number'):
     tiny_sac.make_agent(augment_alike=True, next_views=2)
