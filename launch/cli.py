@@ -48,14 +48,36 @@ def gin_arguments() -> Tuple[Sequence[str], Sequence[str]]:
 def _is_for_users(error: Exception) -> bool:
   """Whether an error tells what a user did or met, rather than a fault of this project."""
   tensorflow = sys.modules.get('tensorflow')
-  return isinstance(error, (ValueError, OSError)) or (
-    tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+  if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
+    return True
+  return isinstance(error, (ValueError, OSError)) or bool(_unbound(error))
+
+
+def _unbound(error: Exception) -> str:
+  """What to bind, if gin misses it: a parameter that is required, or has no default; or ''."""
+  text = str(error)
+  required = re.search(r'Required bindings for `(.*?)` not provided in config: \[(.*?)\]', text)
+  without = re.search(
+    r'No values supplied by Gin or caller for arguments: \[(.*?)\].*'
+    r"In call to configurable '(.*?)'",
+    text,
+    re.DOTALL,
   )
+  if isinstance(error, RuntimeError) and required:
+    name, missing = required.groups()
+  elif isinstance(error, TypeError) and without:
+    missing, name = without.groups()
+  else:
+    return ''
+  bindings = ' '.join(
+    f"--gin_bindings='{name}.{parameter} = ...'" for parameter in re.findall(r"'(\w+)'", missing)
+  )
+  return f'{name} has parameters that nothing binds: give {bindings}'
 
 
 def _one_line(error: Exception) -> str:
   """An error's message, without what gin appends to it and TensorFlow wraps around it."""
-  text = str(error).split('In call to configurable')[0]
+  text = _unbound(error) or str(error).split('In call to configurable')[0]
   wrapped = re.search(r'(?:Timeout|Value)Error: (.*)', text)
   return ' '.join((wrapped[1] if wrapped else text).split())
 

@@ -141,9 +141,11 @@ def _runs(name: str) -> Dict[str, List[List[Dict[str, str]]]]:
   found, period = {}, TASKS[name].evaluation_period
   for arm in ARMS:
     paths = sorted(ROWS.glob(f'{name}-{arm}-seed*.csv'))
-    evaluations = [[r for r in runs.load(p) if int(r['agent_steps']) % period == 0] for p in paths]
     if paths:
-      found[arm] = evaluations
+      seeds = [{int(row['agent_steps']): row for row in runs.load(path)} for path in paths]
+      common = set.intersection(*map(set, seeds))
+      steps = sorted(step for step in common if step % period == 0)  # others are of a freeze
+      found[arm] = [[seed[step] for step in steps] for seed in seeds]
   return found
 
 

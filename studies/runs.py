@@ -13,7 +13,7 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from seer_tf.training import records
+from seer_tf.training import checkpoints, records
 
 
 def keep(
@@ -39,12 +39,13 @@ def keep(
   """
   if rows.exists():
     return
-  subprocess.run(
+  if not checkpoints.exists(str(root_dir)):  # what a server alone has kept is no run to go on with
+    shutil.rmtree(root_dir, ignore_errors=True)
+  train(
     [
       *(sys.executable, '-m', 'launch.train', f'--gin_file={preset}', f'--seed={seed}'),
       *(f'--root_dir={root_dir}', *(f'--gin_bindings={binding}' for binding in bindings)),
-    ],
-    check=True,
+    ]
   )
   for topic, path in scalars.items():
     write_scalars(path, root_dir, topic)
@@ -53,6 +54,22 @@ def keep(
   shutil.copy(root_dir / 'results.csv', partial)
   partial.rename(rows)
   shutil.rmtree(root_dir)
+
+
+def train(command: Sequence[str]):
+  """Runs a command to its end; on Ctrl-C, which it gets as well, it has the time that it takes.
+
+  Raises:
+    subprocess.CalledProcessError: if it fails.
+  """
+  with subprocess.Popen(command) as process:
+    try:
+      code = process.wait()
+    except KeyboardInterrupt:
+      process.wait()
+      raise
+  if code:
+    raise subprocess.CalledProcessError(code, command)
 
 
 def write_scalars(path: pathlib.Path, root_dir: pathlib.Path, topic: str):

@@ -108,6 +108,7 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
         f'SeerDqnAgent needs one discrete action, got {action_spec}: bind Experiment.agent_fn = '
         f'@SeerSacAgent for continuous ones.'
       )
+    split.check_counts('SeerDqnAgent', target_update_period=target_update_period)
     latent_spec = self._split(time_step_spec, lower_fn, freeze_up_to, augmentation)
     if self.encoder.features is not None:
       name = type(self.encoder).__name__

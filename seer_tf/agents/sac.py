@@ -18,11 +18,12 @@ loss with an Adam state of its own needs a gradient of its own. Frozen stages, w
 share, see each batch once; from latents they see none, there is one view of each, and no auxiliary
 loss.
 
-Three things differ from the published code on purpose. Actor's and auxiliary losses see the latents
+Four things differ from the published code on purpose. Actor's and auxiliary losses see the latents
 that the critic's loss of the same update saw, instead of encoding o_t again after the critic's
-step. The auxiliary loss has one Adam state of the encoder (CURL's code steps it with two). And each
-Q head has a layer norm of its own, where the published one shares it between the two and moves its
-target with the encoder's tau.
+step. Keys are by the target encoder as it stands before it moves in this update. The auxiliary loss
+has one Adam state of the encoder (CURL's code steps it with two). And each Q head has a layer norm
+of its own, where the published one shares it between the two and moves its target with the
+encoder's tau.
 """
 
 from typing import Callable, Optional
@@ -39,9 +40,16 @@ from seer_tf.networks import encoders, heads, variables
 
 
 @gin.configurable
-def adam(learning_rate: float, beta_1: float = 0.9) -> tf.keras.optimizers.Optimizer:
-  """Adam with one fused kernel per variable, which the newer Keras optimisers lack on a CPU."""
-  return tf.keras.optimizers.legacy.Adam(learning_rate, beta_1)
+def adam(
+  learning_rate: float, beta_1: float = 0.9, epsilon: float = 1e-8
+) -> tf.keras.optimizers.Optimizer:
+  """Adam with one fused kernel per variable, which the newer Keras optimisers lack on a CPU.
+
+  Its epsilon stands beside the second moment before that is corrected for its start (Kingma and Ba
+  2014, end of section 2), in PyTorch beside the corrected one: in the first updates it is the
+  larger one here.
+  """
+  return tf.keras.optimizers.legacy.Adam(learning_rate, beta_1, epsilon=epsilon)
 
 
 @gin.configurable
@@ -111,10 +119,13 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
         f'SeerSacAgent needs continuous actions, got {action_spec}: bind Experiment.agent_fn = '
         f'@SeerDqnAgent for discrete ones.'
       )
-    if min(views, next_views) < 1:
-      raise ValueError(
-        f'SeerSacAgent.views is {views}, next_views {next_views}; give whole numbers, at least 1.'
-      )
+    split.check_counts(
+      'SeerSacAgent',
+      views=views,
+      next_views=next_views,
+      actor_update_period=actor_update_period,
+      target_update_period=target_update_period,
+    )
     if augment_alike and views != next_views:
       raise ValueError(
         f'SeerSacAgent.augment_alike needs as many views of o_t as of o_{{t+n}}, but views is '

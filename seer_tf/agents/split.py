@@ -2,7 +2,7 @@
 
 A split agent is a TF-Agents agent whose networks see the encoder's latents. Its losses are written
 once, over those. How much of the encoder is run, and how much of that is learned, is decided by
-`_latents` alone: what the frozen stages put out is computed from pixels or comes out of replay.
+`_frozen` alone: what the frozen stages put out is computed from pixels or comes out of replay.
 """
 
 from typing import Callable, Optional, Sequence, Tuple
@@ -171,7 +171,11 @@ class SplitAgent:
       loss_tape.watch([latents, *head])
       loss_info = loss_fn(latents)
     tf.debugging.check_numerics(loss_info.loss, 'A loss is infinite or not a number.')
-    gradients, latent_gradient = loss_tape.gradient(loss_info.loss, (list(head), latents))
+    gradients, latent_gradient = loss_tape.gradient(
+      loss_info.loss,
+      (list(head), latents),
+      unconnected_gradients=tf.UnconnectedGradients.ZERO,  # None would stand for ones, below
+    )
     if lower:
       gradients = gradients + tape.gradient(latents, lower, output_gradients=latent_gradient)
     if clip_norm is not None:
@@ -201,6 +205,13 @@ class SplitAgent:
     self.frozen_layers.assign(self.encoder.frozen)
     self.phase.assign(int(freeze.Phase.DRAINING))
     return fingerprint
+
+
+def check_counts(name: str, **counts: int):
+  """Raises a `ValueError` that names the first of an agent's parameters that counts nothing."""
+  for parameter, count in counts.items():
+    if not isinstance(count, int) or count < 1:
+      raise ValueError(f'{name}.{parameter} is {count!r}; give a whole number, at least 1.')
 
 
 def repeated(values, views: int):

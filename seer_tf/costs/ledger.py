@@ -33,8 +33,10 @@ class Ledger:
   def timed(self, phase: str):
     """Adds the wall-clock seconds inside to `phase`."""
     start = time.perf_counter()
-    yield
-    self._seconds[phase] += time.perf_counter() - start
+    try:
+      yield
+    finally:
+      self._seconds[phase] += time.perf_counter() - start
 
   @contextlib.contextmanager
   def updates(self, phase: str, count: int, from_latents: bool):

@@ -21,7 +21,17 @@ class Progressive(schedule.Schedule):
     Args:
       freeze_at_agent_steps: name of each layer below the cut, first to last -> agent steps, never
         fewer than for the layer below it: {'conv1': 2000, 'conv2': 3000, …}.
+
+    Raises:
+      ValueError: if it is something else.
     """
+    if not isinstance(freeze_at_agent_steps, Mapping) or not all(
+      isinstance(at, int) for at in freeze_at_agent_steps.values()
+    ):
+      raise ValueError(
+        f'Progressive.freeze_at_agent_steps is {freeze_at_agent_steps!r}; give the name of each '
+        "layer and its agent step, such as {'conv1': 2000, 'conv2': 3000}."
+      )
     self._steps = dict(freeze_at_agent_steps)
 
   def check(self, first_update_at_agent_steps: int, total_agent_steps: int):

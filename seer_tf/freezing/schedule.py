@@ -147,7 +147,7 @@ class WhenConverged(Schedule):
       patience: comparisons in a row that must reach it.
       period_agent_steps: agent steps between two looks at the encoder.
       similarity_fn: of `analysis.similarity`, or any other function of two activations [N, D].
-      probe_observations: observations in the probe batch, kept in this process.
+      probe_observations: observations in the probe batch, kept in this process; at least 2.
       probe_positions: positions per side of a feature map that are compared; see `probe.rows`.
       probe_features: features or channels of a layer that are compared; SVCCA and PWCCA need
         several times as many observations.
@@ -163,9 +163,10 @@ class WhenConverged(Schedule):
       probe_features=probe_features,
     )
     for name, value in counts.items():
-      if not isinstance(value, int) or value < 1:
+      least = 2 if name == 'probe_observations' else 1  # one alone has nothing to be compared with
+      if not isinstance(value, int) or value < least:
         raise ValueError(
-          f'{type(self).__name__}.{name} is {value!r}; give a whole number, at least 1.'
+          f'{type(self).__name__}.{name} is {value!r}; give a whole number, at least {least}.'
         )
     if not 0 < threshold <= 1:
       raise ValueError(
@@ -211,7 +212,11 @@ class WhenConverged(Schedule):
     self._first_update = first_update_at_agent_steps
 
   def watch(self, activations, record):
-    """See `Schedule`; the observer fills the probe batch, evenly before the first update."""
+    """See `Schedule`; the observer fills the probe batch with early observations, evenly.
+
+    From the first agent step on it takes one of every so many that it is full soon after the first
+    update at the latest, if this process acts.
+    """
     size, positions, features = self._probe_sizes
     every = max(1, self._first_update // size)
     self._probe = probe_lib.Probe(activations, size, every, positions, features)
@@ -253,6 +258,12 @@ class WhenConverged(Schedule):
     start = time.perf_counter()
     self._next_look = agent_steps + self._period
     now, figures = self._probe.measure(), {}
+    for name, output in now.items():
+      if not np.isfinite(output).all():
+        raise ValueError(
+          f'Layer {name} puts out values that are infinite or not numbers at agent step '
+          f'{agent_steps}: learning has diverged. Try a smaller learning rate.'
+        )
     if self._previous:
       figures = {
         name: self._similarity_fn(self._previous[name], output) for name, output in now.items()

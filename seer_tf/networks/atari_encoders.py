@@ -9,7 +9,10 @@ from seer_tf.networks import encoders
 
 
 def torch_uniform() -> tf.keras.initializers.Initializer:
-  """Uniform within 1/sqrt(inputs), the default of the framework of the published code."""
+  """Uniform within 1/sqrt(inputs), the default of the framework of the published code.
+
+  Biases start at zero, where that framework draws them, too.
+  """
   return tf.keras.initializers.VarianceScaling(1.0 / 3.0, 'fan_in', 'uniform')
 
 

@@ -67,7 +67,15 @@ def squashed_std(raw, low=-10.0, high=2.0):
 
 
 class _Projection(tanh_normal_projection_network.TanhNormalProjectionNetwork):
-  """TF-Agents' projection for batches [B, ...], which `Sequential` cannot tell the rank of."""
+  """TF-Agents' projection for batches [B, ...], which `Sequential` cannot tell the rank of.
+
+  It starts as the layers below it do; TF-Agents offers no choice of that.
+  """
+
+  def __init__(self, sample_spec, std_transform, name='TanhNormalProjectionNetwork'):
+    """See TF-Agents."""
+    super().__init__(sample_spec, std_transform=std_transform, name=name)
+    self._projection_layer.kernel_initializer = tf.keras.initializers.Orthogonal()
 
   def call(self, inputs, network_state=(), step_type=None, training=False):
     del network_state, step_type

@@ -16,7 +16,7 @@ Not guaranteed: that a priority is of the present weights. It is as old as the t
 update, and the few batches that are drawn ahead were drawn before the updates in between.
 """
 
-from typing import Any, Dict, Mapping, NamedTuple
+from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
 import gin
 import numpy as np
@@ -56,7 +56,7 @@ class UniformReplay:
     """What writers give items for a priority: the time, see `writers.creation_times`."""
     return writers.creation_times(numbers)
 
-  def weights(self, drawn, updates):
+  def weights(self, drawn, agent_steps):
     """The weights of a batch in its update: none."""
 
   def learned(self, drawn, loss_info):
@@ -82,7 +82,7 @@ class PrioritisedReplay:
     self,
     client: reverb.Client,
     config: tables.ReplayConfig,
-    total_updates: int,
+    learning: Tuple[int, int],
     initial_beta: float = 0.4,
     least_priority: float = 1e-6,
     timeout_seconds: float = 60,
@@ -92,8 +92,8 @@ class PrioritisedReplay:
     Args:
       client: of the replay server.
       config: what it holds.
-      total_updates: updates after which beta is 1.
-      initial_beta: beta at the first update, in [0, 1].
+      learning: agent steps at which learning begins, and at which it ends and beta is 1.
+      initial_beta: beta where learning begins, in [0, 1].
       least_priority: added to every error, so that none is never drawn again; above 0.
       timeout_seconds: limit of each wait for the server.
 
@@ -107,7 +107,7 @@ class PrioritisedReplay:
         f'PrioritisedReplay.least_priority is {least_priority}; give a finite number above 0.'
       )
     self._client = client
-    self._total_updates = max(1, total_updates)
+    self._learning = learning
     self._initial_beta = initial_beta
     self._least_priority = least_priority
     self._timeout_seconds = timeout_seconds
@@ -130,9 +130,11 @@ class PrioritisedReplay:
     self._priorities[places[new]] = self._largest
     return self._priorities[places]
 
-  def weights(self, drawn: Drawn, updates: tf.Tensor) -> tf.Tensor:
-    """The importance weights float32 [B] of a batch, when `updates` updates were made before."""
-    done = tf.minimum(tf.cast(updates, tf.float64) / self._total_updates, 1.0)
+  def weights(self, drawn: Drawn, agent_steps: tf.Tensor) -> tf.Tensor:
+    """The importance weights float32 [B] of a batch, after so many agent steps."""
+    first, last = self._learning
+    done = tf.cast(agent_steps - first, tf.float64) / max(1, last - first)
+    done = tf.clip_by_value(done, 0.0, 1.0)
     beta = self._initial_beta + (1 - self._initial_beta) * done
     return importance_weights(drawn.probability, drawn.table_size, beta)
 
@@ -197,9 +199,12 @@ class PrioritisedReplay:
 
 
 def of_replay(
-  client: reverb.Client, config: tables.ReplayConfig, total_updates: int, timeout_seconds: float
+  client: reverb.Client,
+  config: tables.ReplayConfig,
+  learning: Tuple[int, int],
+  timeout_seconds: float,
 ):
   """The one of the two that a configuration asks for."""
   if not config.prioritised:
     return UniformReplay()
-  return PrioritisedReplay(client, config, total_updates, timeout_seconds=timeout_seconds)
+  return PrioritisedReplay(client, config, learning, timeout_seconds=timeout_seconds)

@@ -30,7 +30,7 @@ class Learner(learner.Learner):
   def single_train_step(self, iterator):
     """One update of the agent, in the graph; replay gets to know what came of it."""
     experience, drawn = next(iterator)
-    weights = self._replay.weights(drawn, self.train_step)
+    weights = self._replay.weights(drawn, self._agent.agent_steps)
     loss_info = self._agent.train(experience, weights=weights)
     self._replay.learned(drawn, loss_info)
     return loss_info

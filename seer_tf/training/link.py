@@ -49,9 +49,8 @@ class Link:
     self._config = config
     self._codec = codec
     self._trouble = subscription.Trouble(client, experiment.reconnect_seconds)
-    learning = experiment.total_agent_steps - experiment.initial_random_agent_steps
-    updates = learning * experiment.updates_per_agent_step
-    self.replay = priorities.of_replay(client, config, updates, TIMEOUT_SECONDS)
+    learning = experiment.initial_random_agent_steps, experiment.total_agent_steps
+    self.replay = priorities.of_replay(client, config, learning, TIMEOUT_SECONDS)
 
   def writer(self, table: str, first_number: int) -> writers.RowWriter:
     """A writer of a stream of rows, into `pixels` and `drain` or into `latents`."""

@@ -53,6 +53,11 @@ class _Every:
     self._period = period
     self._last = start // period
 
+  @property
+  def next(self) -> int:
+    """The count from which on it is true again."""
+    return (self._last + 1) * self._period
+
   def __call__(self, count: int) -> bool:
     last, self._last = self._last, count // self._period
     return self._last > last
@@ -194,6 +199,7 @@ class Run:
   def _resume(self):
     """Goes on from the newest checkpoint, if there is one."""
     if not checkpoints.exists(self._root_dir):
+      self._account.records.go_back_to(-1)  # of a life that was killed before its first
       return
     self._learner = self._made_learner()
     self.agent.freeze_again()
@@ -236,10 +242,8 @@ class Run:
       self._conversion.start_server_anew()
       said = self.link.said()
     if self._phase != freeze.Phase.PIXELS:
-      if said.phase == freeze.Phase.LATENTS:
-        self._enter_latents()
-      else:
-        self.agent.phase.assign(int(freeze.Phase.DRAINING))
+      converted = said.phase == freeze.Phase.LATENTS
+      self._enter(freeze.Phase.LATENTS if converted else freeze.Phase.DRAINING)
     self._incarnation = self.link.report().incarnation
     self._publish()
 
@@ -324,7 +328,7 @@ class Run:
     phase, from_latents = self._phase_name, self._phase == freeze.Phase.LATENTS
     updates = experiment.updates(from_latents)
     report_due = _Every(_REPORT_PERIOD, self._learned_agent_steps)
-    evaluation_due = _Every(experiment.evaluation_period, acting.agent_steps)
+    evaluation_due = _Every(experiment.evaluation_period, self._learned_agent_steps)
     while not self._is_over:
       with ledger.timed(phase):  # a schedule may take its time to look at the encoder
         if is_done(self._learned_agent_steps):
@@ -338,7 +342,9 @@ class Run:
         self._due += max(0, self._counted - first) * updates
         ledger.acted(phase, new, encoded=self._learns, stored=from_latents)
         if self._learns:
-          count = min(self._owed, max(updates, _MOST_UPDATES))
+          stop = min(evaluation_due.next, experiment.total_agent_steps)
+          left = (stop - self._learned_agent_steps) * updates
+          count = min(self._owed, left, max(updates, _MOST_UPDATES))
           if count:
             with ledger.updates(phase, count, from_latents):
               self._learner.run(count)
@@ -347,7 +353,7 @@ class Run:
         self._report()
         if from_latents:
           self._convert_stragglers()
-      if evaluation_due(acting.agent_steps):
+      if evaluation_due(self._learned_agent_steps):
         self._evaluate()
 
   def _freeze_due(self, agent_steps: int) -> bool:
@@ -380,9 +386,10 @@ class Run:
       self._fingerprint = freeze.of_latents(fingerprint, self.codec.digest)
       logging.info('Lower encoder frozen, fingerprint %s.', self._fingerprint[:12])
       self._say_frozen('the encoder')
+    self._ledger.converted('draining', calibrated)
+    with self._ledger.timed('draining'):
       self._learner.save_checkpoint()
       faults.reach('frozen')
-    self._ledger.converted('draining', calibrated)
 
   def _convert(self):
     """Turns the rows of pixels that replay holds into latents: see `conversion`."""
@@ -399,20 +406,22 @@ class Run:
       )
       faults.reach('drained')
       self._crew.take_over(latents)
-      self._enter_latents()
+      self._enter(freeze.Phase.LATENTS)
       self._publication.order_checkpoint()
       self._publish()
       faults.reach('latents published')
       self._check_latents()
-      self._learner.save_checkpoint()
     self._ledger.converted('draining', rows)
+    with self._ledger.timed('draining'):
+      self._learner.save_checkpoint()
 
-  def _enter_latents(self):
+  def _enter(self, phase: freeze.Phase):
     """From here on an agent step asks for the updates of this phase, also one not learned yet."""
-    if self._phase != freeze.Phase.LATENTS:
+    if phase != self._phase:
       steps = self._counted - self._learned_agent_steps
-      self.agent.phase.assign(int(freeze.Phase.LATENTS))
-      self._due = int(self.updates) + steps * self._experiment.updates(from_latents=True)
+      self.agent.phase.assign(int(phase))
+      updates = self._experiment.updates(phase == freeze.Phase.LATENTS)
+      self._due = int(self.updates) + steps * updates
 
   def _convert_stragglers(self):
     """Converts rows of pixels that came after the conversion, of an actor that had hung."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seer_tf.agents import augmentation, auxiliary, contrastive, reconstruction
+from seer_tf.agents import augmentation, auxiliary, contrastive, reconstruction, sac
 from seer_tf.networks import encoders, variables
 from tests.agents import tiny_sac
 
@@ -102,6 +102,25 @@ def test_through_the_freeze(name):
   moved = tiny_sac.changed(after_heads, tiny_sac.values(agent))
   heads = {network for network in tiny_sac.networks(agent) if 'lower' not in network}
   assert {network for network, _ in moved if network != 'target lower'} == heads
+
+
+@pytest.mark.parametrize('frozen', [1, 2])
+@pytest.mark.parametrize('name', AGENTS)
+def test_flops_of_what_is_frozen_in_part_are_those_of_the_graph(name, frozen):
+  """Of updates from pixels after some layers, and from latents of a cut above as many."""
+  kwargs = dict(AGENTS[name], actor_update_period=1, target_update_period=1)
+  agent, rng = tiny_sac.make_agent(**kwargs), np.random.default_rng(0)
+  agent.freeze_layers(frozen)
+  graph = tf.function(agent._train).get_concrete_function(tiny_sac.random_transition(rng)).graph
+  costs = agent.costs(tiny_sac.BATCH, stored_crops=2)
+  assert 2 * sum(multiplications(graph)) == costs.update_from_pixels
+
+  agent = tiny_sac.make_agent(**kwargs, freeze_up_to=f'conv{frozen}')
+  agent.freeze()
+  latents = tiny_sac.random_transition(rng, agent.lower.latent_size)
+  graph = tf.function(agent._train).get_concrete_function(latents).graph
+  costs = agent.costs(tiny_sac.BATCH, stored_crops=2)
+  assert 2 * sum(multiplications(graph)) == costs.update_from_latents
 
 
 @pytest.mark.parametrize(
@@ -271,7 +290,43 @@ def test_alike_needs_as_many_views_of_both():
     tiny_sac.make_agent(augment_alike=True, next_views=2)
 
 
-@pytest.mark.parametrize('numbers', [dict(views=0), dict(next_views=0)])
-def test_no_views_are_refused(numbers):
-  with pytest.raises(ValueError, match='give whole numbers, at least 1'):
-    tiny_sac.make_agent(**numbers)
+@pytest.mark.parametrize(
+  'name, number',
+  [
+    ('views', 0),
+    ('views', 1.5),
+    ('next_views', 0),
+    ('actor_update_period', 0),
+    ('target_update_period', 0),
+  ],
+)
+def test_what_counts_nothing_is_refused(name, number):
+  with pytest.raises(ValueError, match=f'{name} is {number}; give a whole number, at least 1'):
+    tiny_sac.make_agent(**{name: number})
+
+
+def test_a_loss_that_does_not_depend_on_the_latents_does_not_move_the_encoder():
+  class Probing(auxiliary.Auxiliary):
+    def __init__(self, lower):
+      super().__init__(lower)
+      self.kernel = tf.Variable(tf.ones([lower.features, 1]))
+
+    def loss(self, latents, seen):
+      return tf.reduce_mean(tf.matmul(tf.stop_gradient(latents), self.kernel) ** 2)
+
+  agent = tiny_sac.make_agent(auxiliary_fn=Probing)
+  agent._train(tiny_sac.random_transition(np.random.default_rng(0)))
+  assert np.all(agent._auxiliary.kernel != 1)
+  iterations, *moments = agent._auxiliary_lower_optimizer.variables()
+  assert iterations == 1 and moments
+  for moment in moments:
+    np.testing.assert_array_equal(moment, 0)
+
+
+@pytest.mark.parametrize('gradient', [1e-9, 1e-3])
+def test_first_step_of_adam_against_numpy(gradient):
+  variable = tf.Variable(0.0)
+  sac.adam(1e-3, 0.5).apply_gradients([(tf.constant(gradient), variable)])
+  rate = 1e-3 * np.sqrt(1 - 0.999) / (1 - 0.5)
+  expected = -rate * 0.5 * gradient / (np.sqrt(0.001) * gradient + 1e-8)
+  np.testing.assert_allclose(variable, expected, rtol=1e-3)

@@ -26,6 +26,11 @@ class Encoder:
     return {name: outputs[name] for name in self.names}
 
 
+def observed(pixels):
+  """The `Trajectory` of an agent step that began with these pixels."""
+  return trajectory.mid(pixels, np.float32(0), (), np.float32(0), np.float32(1))
+
+
 def live(when, turn_until, resumed=None, resume_at=None, names=('still', 'turning'), total=400,
          first=20, record=lambda *_: None):  # fmt: skip
   """Lives until all layers are frozen, or the run's end.
@@ -66,5 +71,5 @@ def live(when, turn_until, resumed=None, resume_at=None, names=('still', 'turnin
       encoder.angle += 1.0
     pixels = rng.integers(0, 255, (2, 2, 3), dtype=np.uint8)
     for observe in observers:
-      observe(trajectory.mid(pixels, np.float32(0), (), np.float32(0), np.float32(1)))
+      observe(observed(pixels))
   return [*frozen, (None, 0, when.reason)]

@@ -28,6 +28,12 @@ def test_a_step_outside_the_run_is_refused(at):
     progressive.Progressive(steps).check(10, 200)
 
 
+@pytest.mark.parametrize('steps', [2000, 'conv1', {'conv1': 'soon'}, {'conv1': 20.5}])
+def test_what_is_no_step_for_each_layer_is_refused(steps):
+  with pytest.raises(ValueError, match='give the name of each layer and its agent step'):
+    progressive.Progressive(steps)
+
+
 def test_a_layer_before_the_one_below_it_is_refused():
   with pytest.raises(ValueError, match='has 20 for conv2 and 30 for conv1, which is below it'):
     by_step(conv1=30, conv2=20, dense=40).check(10, 200)

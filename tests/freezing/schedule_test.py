@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from seer_tf.analysis import similarity
@@ -102,8 +103,21 @@ def test_a_latest_step_before_any_convergence_is_refused():
 @pytest.mark.parametrize(
   'name, value',
   [('threshold', 0), ('threshold', 1.1), ('patience', 0), ('period_agent_steps', 0.5),
-   ('probe_observations', 0), ('probe_positions', 0), ('probe_features', -1)],
+   ('probe_observations', 1), ('probe_positions', 0), ('probe_features', -1)],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(name, value):
   with pytest.raises(ValueError, match=f'WhenConverged.{name} is {value}'):
     converged(**{name: value})
+
+
+def test_layers_that_put_out_no_numbers_are_named():
+  when = converged()
+  when.check(20, 400)
+  outputs = lambda pixels: {
+    'conv1': np.ones([len(pixels), 3]), 'conv2': np.full([len(pixels), 3], np.nan)
+  }  # fmt: skip
+  (observe,) = when.watch(outputs, lambda *_: None)
+  for _ in range(20):
+    observe(lives.observed(np.zeros([2, 2, 3], np.uint8)))
+  with pytest.raises(ValueError, match='Layer conv2 puts out .* not numbers at agent step 20'):
+    when(20)

@@ -148,6 +148,16 @@ def one_line(process):
     (['TASK = "swingupp"'], 'did you mean swingup'),
     (['Experiment.batch_sise = 3'], 'batch_sise'),
     (['Nothing.at_all = 3'], 'Nothing'),
+    (
+      ['Experiment.schedule_fn = @WhenConverged', 'WhenConverged.patience = 2'],
+      "'WhenConverged.earliest_agent_steps = ...' "
+      "--gin_bindings='WhenConverged.latest_agent_steps = ...'",
+    ),
+    (
+      ['Experiment.augmentation_fn = @RandomTranslate'],
+      "nothing binds: give --gin_bindings='RandomTranslate.image_size = ...'",
+    ),
+    (['Experiment.transfer_from = "/nowhere"'], 'no weights to transfer in /nowhere'),
     (['RandomCrop.image_size = 5'], 'image size 5 is too small'),
     (['RandomCrop.image_size = 50'], 'larger than the rendered image'),
     (['AtStep.freeze_at_agent_steps = 400'], 'freeze_at_agent_steps is 400'),

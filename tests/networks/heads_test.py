@@ -40,6 +40,18 @@ def test_actor_reads_its_half_and_stays_in_bounds():
   assert (actions >= ACTION.minimum).all() and (actions <= ACTION.maximum).all()
 
 
+def test_every_layer_starts_orthogonal():
+  actor = heads.actor_head(ACTION, latents=slice(0, 6), hidden=(8, 5))
+  critic = heads.critic_head(latents=slice(0, 6), hidden=(8, 5))
+  actor(tf.zeros([3, 6]), tf.zeros([3], tf.int32))
+  critic((tf.zeros([3, 6]), tf.zeros([3, 2])))
+  kernels = [v for v in (*actor.variables, *critic.variables) if 'kernel' in v.name]
+  assert len(kernels) == 6
+  for kernel in kernels:
+    flat = kernel.numpy() if kernel.shape[0] >= kernel.shape[1] else kernel.numpy().T
+    np.testing.assert_allclose(flat.T @ flat, np.eye(flat.shape[1]), atol=1e-5)
+
+
 def test_log_std_is_squashed():
   log_std = np.log(heads.squashed_std(tf.constant([-1e3, 0.0, 1e3])))
   np.testing.assert_allclose(log_std, [-10, -4, 2], rtol=1e-5)

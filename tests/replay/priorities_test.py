@@ -31,8 +31,8 @@ CONFIG = tables.ReplayConfig(
 LENGTHS = [9, 1, 14, 6, 11]  # agent steps of episodes; with their LAST rows more than 40
 
 
-def make_replay(client, config=CONFIG, total_updates=100, **kwargs):
-  return priorities.PrioritisedReplay(client, config, total_updates, **kwargs)
+def make_replay(client, config=CONFIG, learning=(0, 100), **kwargs):
+  return priorities.PrioritisedReplay(client, config, learning, **kwargs)
 
 
 def pixel_rows():
@@ -152,12 +152,14 @@ def test_importance_weights_against_brute_force(drawn, beta):
   assert weights.dtype == tf.float32 and np.max(weights) == 1
 
 
-@pytest.mark.parametrize('updates, beta', [(0, 0.4), (50, 0.7), (100, 1.0), (1000, 1.0)])
-def test_beta_grows_with_updates(updates, beta):
-  replay = make_replay(None)
+@pytest.mark.parametrize(
+  'agent_steps, beta', [(0, 0.4), (10, 0.4), (60, 0.7), (110, 1.0), (1000, 1.0)]
+)
+def test_beta_grows_from_the_first_to_the_last_agent_step_of_learning(agent_steps, beta):
+  replay = make_replay(None, learning=(10, 110))
   probability = tf.constant([0.5, 0.02], tf.float64)
   drawn = priorities.Drawn('pixels', None, None, probability, tf.constant([7, 7], tf.int64))
-  weights = replay.weights(drawn, tf.Variable(updates, dtype=tf.int64))
+  weights = replay.weights(drawn, tf.Variable(agent_steps, dtype=tf.int64))
   np.testing.assert_allclose(weights, [(0.02 / 0.5) ** beta, 1], rtol=1e-5)
 
 
@@ -204,7 +206,7 @@ def test_a_server_that_is_gone_is_named_in_time(replay_servers):
 
 def test_uniform_replay_has_neither_weights_nor_priorities():
   client, uniform = reverb.Client('localhost:1'), dataclasses.replace(CONFIG, priority_exponent=0.0)
-  replay = priorities.of_replay(client, uniform, 100, 1)
+  replay = priorities.of_replay(client, uniform, (0, 100), 1)
   assert isinstance(replay, priorities.UniformReplay)
   assert replay.weights((), 0) is None
-  assert isinstance(priorities.of_replay(client, CONFIG, 100, 1), priorities.PrioritisedReplay)
+  assert isinstance(priorities.of_replay(client, CONFIG, (0, 100), 1), priorities.PrioritisedReplay)

@@ -2,6 +2,10 @@
 
 import csv
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import gin
@@ -73,6 +77,35 @@ def test_rows_become_a_table_and_curves(tmp_path, monkeypatch):
   lines = svg.findall('{*}polyline')
   assert len(lines) == 3 * 2  # two curves against each of three axes
   assert [len(line.get('points').split()) for line in lines] == [4] * 6
+
+
+_LEAVES_SLOWLY = """
+import pathlib, sys, time
+try:
+  print('ready', flush=True)
+  time.sleep(60)
+except KeyboardInterrupt:
+  time.sleep(1)
+  pathlib.Path(sys.argv[1]).write_text('saved')
+"""
+
+
+def test_an_interrupted_run_has_the_time_to_save(root, tmp_path):
+  """Ctrl-C goes to all processes of a terminal's group."""
+  command = [sys.executable, '-c', _LEAVES_SLOWLY, str(tmp_path / 'saved')]
+  study = f'from studies import runs; runs.train({command!r})'
+  with subprocess.Popen(
+    [sys.executable, '-c', study], cwd=root, stdout=subprocess.PIPE, start_new_session=True
+  ) as process:
+    assert process.stdout.readline() == b'ready\n'
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+  assert (tmp_path / 'saved').read_text() == 'saved'
+
+
+def test_a_run_that_fails_ends_the_study():
+  with pytest.raises(subprocess.CalledProcessError):
+    runs.train([sys.executable, '-c', 'raise SystemExit(3)'])
 
 
 def test_a_run_that_has_ended_is_not_run_again(tmp_path):

@@ -177,7 +177,11 @@ def test_never_freezes(live):
   assert 'freezing' not in lived.errors and 'conversion took' not in lived.table
 
 
-def test_a_random_encoder_freezes_before_the_first_update(live):
+def test_a_random_encoder_freezes_before_the_first_update(live, tmp_path):
+  """Also after a life that was killed before its first checkpoint, whose evaluations go."""
+  dead = records.Evaluation(5, 5, 0, 'pixels', 1.0, '1.0', 1, 1, 1, 1, 1.0)
+  with (tmp_path / 'results.csv').open('w', newline='') as file:
+    csv.writer(file).writerows([dead._fields, dead])
   lived = live('Experiment.schedule_fn = @AtStart')
   assert phases(lived) == [('pixels', 10, 0), ('latents', 61, 51)]
   assert not has_learned(lived)
@@ -217,9 +221,11 @@ def test_agent_steps_that_updates_are_owed_for_stay_as_many_at_the_freeze(build)
     run._counted, run._due = 50, 80
     run.updates.assign(60)
     assert run._learned_agent_steps == 40
-    for _ in range(2):  # the second time there is nothing to change
-      run._enter_latents()
-      assert (run._learned_agent_steps, run._owed) == (40, 70)
+    latents, draining = freeze.Phase.LATENTS, freeze.Phase.DRAINING
+    # The second time there is nothing to change; then replay comes back from before its conversion.
+    for phase, owed in [(latents, 70), (latents, 70), (draining, 20), (latents, 70)]:
+      run._enter(phase)
+      assert (run._phase, run._learned_agent_steps, run._owed) == (phase, 40, owed)
 
 
 @pytest.fixture
