@@ -1,4 +1,4 @@
-r"""Does freezing help, and when: arms that differ in nothing but what freezes and what is stored.
+r"""Does freezing help, and when: arms that differ in what freezes, and when, and what is stored.
 
     python -m studies.freeze --seeds=3    # make study-freeze: runs what is missing, then draws
     python -m studies.freeze --seeds=0    # draws only
@@ -9,7 +9,9 @@ CPU presets, cut to five minutes or so a run on one core: of control, half the f
 and a quarter of a batch. Rows go to studies/freeze/, one file a run, and a task's curves beside
 them: return against agent_steps, FLOPs and seconds, means over seeds with 95 % bootstrap intervals.
 What schedules saw that look at the encoder goes to similarities/ there, one file a run.
-Seeds come one after another, so that after any time all arms have about as many.
+Seeds come one after another, so that after any time all arms have about as many. An arm differs in
+what `ARMS` binds for it and in what follows from the freeze: on Krull four draws of a latent block
+instead of one of a pixel block, as its preset has it.
 """
 
 import pathlib
