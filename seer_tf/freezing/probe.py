@@ -64,16 +64,20 @@ class Probe:
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+  def close(self):
+    """Forgets the observations: nothing is to be measured any more."""
+    self._size, self._observations = 0, []
+
   def state(self) -> Dict[str, np.ndarray]:
     """All that a resumed run needs: `restore` takes it."""
-    state = {'seen': np.asarray(self._seen, np.int64)}
+    state = {'seen': np.asarray(self._seen, np.int64), 'size': np.asarray(self._size, np.int64)}
     if self._observations:
       state['observations'] = np.stack(self._observations)
     return state
 
   def restore(self, state: Mapping[str, np.ndarray]):
     """Goes on from what `state` returned."""
-    self._seen = int(state['seen'])
+    self._seen, self._size = int(state['seen']), int(state['size'])
     self._observations = list(state.get('observations', []))
 
 

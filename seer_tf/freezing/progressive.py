@@ -88,7 +88,7 @@ class ProgressiveWhenConverged(schedule.WhenConverged):
 
   def check_layers(self, names: Sequence[str]):
     """Keeps the layers' names; none is frozen yet."""
-    self._names = list(names)
+    super().check_layers(names)
     self._frozen = 0
 
   def _frozen_so_far(self) -> int:

@@ -211,6 +211,10 @@ class WhenConverged(Schedule):
       )
     self._first_update = first_update_at_agent_steps
 
+  def check_layers(self, names: Sequence[str]):
+    """Keeps the layers' names."""
+    self._names = list(names)
+
   def watch(self, activations, record):
     """See `Schedule`; the observer fills the probe batch with early observations, evenly.
 
@@ -228,9 +232,15 @@ class WhenConverged(Schedule):
     earliest, latest = self._range
     if agent_steps >= self._next_look and self._probe.is_full:
       self._look(agent_steps)
+    frozen = 0
     if agent_steps >= latest:
-      return self._frozen_at_the_latest()
-    return self._frozen_so_far() if agent_steps >= earliest else 0
+      frozen = self._frozen_at_the_latest()
+    elif agent_steps >= earliest:
+      frozen = self._frozen_so_far()
+    if frozen >= len(self._names):  # there is nothing left to look at
+      self._next_look, self._previous = ALL, {}
+      self._probe.close()
+    return frozen
 
   def _frozen_so_far(self) -> int:
     """Layers to freeze between the earliest and the latest step: all, if all have converged."""

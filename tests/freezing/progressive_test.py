@@ -103,5 +103,5 @@ def test_what_was_frozen_stays_so_after_resuming():
   when = converged()
   when.check_layers(['still', 'turning'])
   when.watch(lives.Encoder(), lambda *_: None)
-  when.restore({'next_look': np.array(400), 'frozen': np.array(1), 'probe/seen': np.array(0)})
+  when.restore({**when.state(), 'next_look': np.array(400), 'frozen': np.array(1)})
   assert when(60) == 1

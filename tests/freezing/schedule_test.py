@@ -82,6 +82,18 @@ def test_a_resumed_run_freezes_at_the_same_step(resume_at):
   assert live(converged(), 101, resume_at=resume_at)[0] == 140
 
 
+@pytest.mark.parametrize('turn_until', [0, 400])
+def test_forgets_its_probe_batch_once_all_is_frozen(turn_until):
+  when, again = converged(), converged()
+  at, _ = live(when, turn_until)
+  assert not [name for name in when.state() if name.startswith(('probe/obs', 'previous/'))]
+  again.check(20, 400)
+  again.check_layers(('still', 'turning'))
+  again.watch(lambda pixels: {}, lambda *_: None)
+  again.restore(when.state())
+  assert again(at + 100) == when(at + 100) == ALL
+
+
 def test_waits_for_its_probe_batch():
   """31 observations are there after agent step 31 only; so it looks at 31, 41, 51 and 61."""
   assert live(converged(probe_observations=31), turn_until=0)[0] == 61
