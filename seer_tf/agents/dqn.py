@@ -148,6 +148,14 @@ class SeerDqnAgent(split.SplitAgent, dqn_agent.DqnAgent):
     )
 
   @property
+  def optimizers(self):
+    """See `split.SplitAgent`."""
+    return [
+      (self._optimizer, self._q_network.trainable_variables),
+      (self._lower_optimizer, self.encoder.trainable_variables),
+    ]
+
+  @property
   def acting_networks(self):
     """What acting takes, by name."""
     return {'encoder': self.encoder, 'q_head': self._q_network}

@@ -184,6 +184,26 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
     )
 
   @property
+  def optimizers(self):
+    """See `split.SplitAgent`."""
+    has_auxiliary = not isinstance(self._auxiliary, auxiliary.NoAuxiliary)
+    return [
+      (self._critic_optimizer, self._critic_variables),
+      (self._critic_lower_optimizer, self.encoder.critic_variables),
+      (self._actor_optimizer, self._actor_network.trainable_variables),
+      (self._actor_lower_optimizer, self.encoder.actor_variables),
+      (self._alpha_optimizer, [self._log_alpha]),
+      (self._auxiliary_optimizer, self._auxiliary.trainable_variables),
+      (self._auxiliary_lower_optimizer, self.encoder.critic_variables * has_auxiliary),
+    ]
+
+  @property
+  def _critic_variables(self):
+    """Of both Q heads."""
+    critics = [self._critic_network_1, self._critic_network_2]
+    return [variable for network in critics for variable in network.trainable_variables]
+
+  @property
   def acting_networks(self):
     """What acting takes, by name."""
     return {'encoder': self.encoder, 'actor': self._actor_network}
@@ -346,10 +366,9 @@ class SeerSacAgent(split.SplitAgent, sac_agent.SacAgent):
       self._alpha_optimizer.apply_gradients([(gradient, self._log_alpha)])
       return loss, alpha_loss
 
-    critics = [self._critic_network_1, self._critic_network_2]
     critic_loss = descend(
       lambda z: self._critic_loss(z, action_steps.action, targets, weights, views),
-      [variable for network in critics for variable in network.trainable_variables],
+      self._critic_variables,
       self._critic_optimizer,
       self.encoder.critic_variables,
       self._critic_lower_optimizer,

@@ -141,6 +141,21 @@ class SplitAgent:
     pairs = list(zip(self.encoder.stages, self.target_encoder.stages))
     return pairs[self.encoder.frozen :]
 
+  @property
+  def optimizers(self) -> Sequence[Tuple[tf.keras.optimizers.Optimizer, Sequence[tf.Variable]]]:
+    """Every optimiser of the agent and what it trains, while nothing is frozen."""
+    raise NotImplementedError
+
+  def create_optimizer_variables(self):
+    """Makes every optimiser's state, as its first update would: a checkpoint knows it from then on.
+
+    Adam's first moments of gradients that are zero are zero, and nothing moves.
+    """
+    for optimizer, trained in self.optimizers:
+      if trained:
+        optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in trained])
+        optimizer.iterations.assign(0)
+
   def _descend(
     self,
     loss_fn: Callable[[tf.Tensor], tf_agent.LossInfo],

@@ -3,8 +3,10 @@
 Datasets yield a batch and how it was drawn, which decides its weights: see `replay.priorities`.
 """
 
+import contextlib
 import os
 
+from absl import logging
 import tensorflow as tf
 from tf_agents.train import interval_trigger, learner, triggers
 
@@ -89,6 +91,17 @@ class Learner(learner.Learner):
     )
 
 
+@contextlib.contextmanager
+def _not_said(words: str):
+  """Leaves out warnings with these words: TF-Agents advises against what is done on purpose."""
+  logger, others = logging.get_absl_logger(), lambda record: words not in record.getMessage()
+  logger.addFilter(others)
+  try:
+    yield
+  finally:
+    logger.removeFilter(others)
+
+
 def make(
   root_dir: str,
   updates: tf.Variable,
@@ -96,7 +109,7 @@ def make(
   link: link_lib.Link,
   experiment: experiment_lib.Experiment,
 ) -> Learner:
-  """A learner from pixels, which goes on from the newest checkpoint in root_dir, if there is one.
+  """A learner, which goes on from the newest checkpoint in root_dir, if there is one; `feed` it.
 
   Args:
     root_dir: of the run.
@@ -111,20 +124,22 @@ def make(
   saved_model_dir = os.path.join(root_dir, learner.POLICY_SAVED_MODEL_DIR)
   period = experiment.checkpoint_period
   try:
-    return Learner(
-      root_dir,
-      updates,
-      agent,
-      replay=link.replay,
-      experience_dataset_fn=lambda: link.dataset('pixels'),
-      triggers=[
-        triggers.PolicySavedModelTrigger(
-          saved_model_dir, agent, updates, interval=period, save_collect_policy=False
-        )
-      ],
-      checkpoint_interval=period,
-      summary_interval=experiment.summary_period,
-    )
+    agent.create_optimizer_variables()
+    with _not_said('run_optimizer_variable_init'):
+      return Learner(
+        root_dir,
+        updates,
+        agent,
+        replay=link.replay,
+        triggers=[
+          triggers.PolicySavedModelTrigger(
+            saved_model_dir, agent, updates, interval=period, save_collect_policy=False
+          )
+        ],
+        checkpoint_interval=period,
+        summary_interval=experiment.summary_period,
+        run_optimizer_variable_init=False,  # which would trace an update, and a dataset for it
+      )
   except (tf.errors.OpError, KeyError, IndexError, OSError) as error:
     if not checkpoints.exists(root_dir):
       raise

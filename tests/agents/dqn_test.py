@@ -483,3 +483,15 @@ def test_every_variant_solves_a_known_task_from_pixels_and_goes_on_from_latents(
     lambda rows: transitions.latents_transition(rows, begin, n_step, GAMMA),
     400,
   )
+
+
+def test_optimisers_have_their_state_before_the_first_update_and_nothing_moves():
+  agent = make_agent()
+  before = values(agent)
+  agent.create_optimizer_variables()
+  assert not changed(before, values(agent))
+  count = lambda: [len(optimizer.variables()) for optimizer, _ in agent.optimizers]
+  assert count() == [1 + 2 * len(trained) for _, trained in agent.optimizers]
+  agent.train(random_transition(np.random.default_rng(0)))
+  assert count() == [1 + 2 * len(trained) for _, trained in agent.optimizers]
+  assert all(optimizer.iterations == 1 for optimizer, _ in agent.optimizers)

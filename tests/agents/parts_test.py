@@ -74,6 +74,24 @@ def multiplications(graph):
 
 
 @pytest.mark.parametrize('name', AGENTS)
+def test_optimisers_have_their_state_before_the_first_update_and_nothing_moves(name):
+  agent, rng = tiny_sac.make_agent(**AGENTS[name]), np.random.default_rng(0)
+  state = lambda: [[v.numpy() for v in optimizer.variables()] for optimizer, _ in agent.optimizers]
+  weights, part = tiny_sac.values(agent), [v.numpy() for v in agent._auxiliary.variables]
+  agent.create_optimizer_variables()
+  assert not tiny_sac.changed(weights, tiny_sac.values(agent))
+  np.testing.assert_equal([v.numpy() for v in agent._auxiliary.variables], part)
+  created = state()
+  for own, (_, trained) in zip(created, agent.optimizers):
+    assert len(own) == 2 * len(trained) + bool(trained)
+    assert not any(np.any(values) for values in own)
+  agent._train(tiny_sac.random_transition(rng))
+  assert [len(own) for own in state()] == [len(own) for own in created]
+  for own, (_, trained) in zip(state(), agent.optimizers):
+    assert not trained or own[0] == 1
+
+
+@pytest.mark.parametrize('name', AGENTS)
 def test_through_the_freeze(name):
   """What learns and what does not in each phase, and FLOPs: those of the graph that runs."""
   agent = tiny_sac.make_agent(**AGENTS[name], actor_update_period=1, target_update_period=1)
