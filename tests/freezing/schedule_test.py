@@ -115,7 +115,8 @@ def test_a_latest_step_before_any_convergence_is_refused():
 @pytest.mark.parametrize(
   'name, value',
   [('threshold', 0), ('threshold', 1.1), ('patience', 0), ('period_agent_steps', 0.5),
-   ('probe_observations', 1), ('probe_positions', 0), ('probe_features', -1)],
+   ('probe_observations', 0), ('probe_observations', 1),
+   ('probe_positions', 0), ('probe_features', -1)],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(name, value):
   with pytest.raises(ValueError, match=f'WhenConverged.{name} is {value}'):

@@ -124,8 +124,9 @@ def test_each_layer_freezes_once_it_and_those_below_have_converged(live):
       break
   assert len(expected) > 1
   said = re.findall(r'freezing (.*) at agent step (\d+): ', lived.errors)
-  names = {1: 'conv1', 2: 'conv1, conv2', 3: 'the encoder'}
-  assert said == [(names[count], str(at)) for at, count in expected]
+  counts = [0, *(count for _, count in expected)]
+  names = [', '.join(layers[before:count]) for before, count in zip(counts, counts[1:])]
+  assert said == [(name, str(at)) for name, (at, _) in zip([*names[:-1], 'the encoder'], expected)]
   end = expected[-1][0]
   assert phases(lived) == [('pixels', end, end - 10), ('latents', 61, 51)]
   layers_at = lambda at: max([0, *(count for freeze_at, count in expected if freeze_at <= at)])
