@@ -40,6 +40,8 @@ _STOP_ON_STDIN_EOF = flags.DEFINE_boolean(
   'stop_on_stdin_eof', False, 'End when standard input closes: with the process that started this.'
 )
 
+# Environment variable: file descriptor of the port's socket, from the program that starts anew.
+_PORT_SOCKET = 'SEER_TF_PORT_SOCKET'
 _PERIOD_SECONDS = 0.25
 # Trimming takes 0.1 to 0.4 ms as a rule and about 30 ms after 150 MB were freed; with this pause
 # after each it takes less than a hundredth of a core whatever the size of the heap.
@@ -180,17 +182,38 @@ class _Housekeeping:
       pass  # This process was stopped for longer than that; what it read last holds till next time.
 
 
-def _check_port(port: int):
-  """Refuses a port that is taken; two Reverb servers would share it and each get half the calls."""
+def take_port(port: int) -> socket.socket:
+  """A socket that keeps a port (0: a free one) for this program, but does not listen.
+
+  Two Reverb servers would share a port and each get half the calls. Reverb binds it late, when all
+  is read and made, and lets go of it when the server starts anew; meanwhile the system could give
+  it to another program. Reverb's own socket may share the port with this one (SO_REUSEPORT).
+
+  Raises:
+    ValueError: if the port is in use.
+  """
+  handed_on = os.environ.pop(_PORT_SOCKET, None)
+  if handed_on:
+    kept = socket.socket(fileno=int(handed_on))
+    kept.set_inheritable(False)
+    return kept
+  both = socket.has_dualstack_ipv6()
+  kept = socket.socket(socket.AF_INET6 if both else socket.AF_INET)
   try:
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    socket.create_server(('', port), family=family, dualstack_ipv6=both).close()
+    if both:
+      kept.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    # Connections of a server that has just ended do not matter; only while this socket is bound.
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(('', port))
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
   except OSError as error:
+    kept.close()
     raise ValueError(
       f'Port {port} cannot be listened on ({error.strerror.lower()}); stop what uses it or give '
       'another --port (0 picks a free one).'
     ) from error
+  return kept
 
 
 def _run_until_told(keep_house):
@@ -218,17 +241,18 @@ def _run_until_told(keep_house):
       return
 
 
-def _serve(config, capacity, folder, checkpoint_dir: str) -> int:
+def _serve(config, capacity, port: int, folder, checkpoint_dir: str) -> bool:
   """Serves the tables of `config`, kept within `capacity`, until told to stop.
 
   Args:
     config: of the tables.
     capacity: of replay.
+    port: to listen on.
     folder: `checkpoints.Folder` to go on from and to write to, or None.
     checkpoint_dir: where Reverb itself may write.
 
   Returns:
-    The port, if the learner has ordered that a new server take this one's place there; else 0.
+    Whether the learner has ordered that a new server take this one's place.
   """
   from seer_tf.replay import capacity as capacity_lib
   from seer_tf.replay import checkpointer as checkpointer_lib
@@ -237,7 +261,7 @@ def _serve(config, capacity, folder, checkpoint_dir: str) -> int:
 
   used = _Memory(tables.make_tables(config), checkpoint_dir)
   made = tables.make_tables(config)
-  server, restored = _start(made, folder, checkpoint_dir)
+  server, restored = _start(made, port, folder, checkpoint_dir)
   client = server.localhost_client()
   # A checkpoint silently overrides the sizes and signatures asked for.
   lines = tables.differences(config, client.server_info(timeout=10))
@@ -258,7 +282,7 @@ def _serve(config, capacity, folder, checkpoint_dir: str) -> int:
   keep_house = _Housekeeping(client, kept, checkpointer, used.empty_bytes)
   keep_house()
   print(
-    f'{server_lib.READY} {server.port} of every network interface, without authentication; '
+    f'{server_lib.READY} {port} of every network interface, without authentication; '
     f'tables: {", ".join(table.name for table in made)}',
     flush=True,
   )
@@ -268,16 +292,16 @@ def _serve(config, capacity, folder, checkpoint_dir: str) -> int:
     if checkpointer.is_writing:
       os._exit(1)  # Nothing else ends a checkpoint of Reverb's, or a stop that waits for it.
   elif checkpointer.is_writing:
-    return server.port  # which is closed when the new program starts, as is all else
+    return True  # Its socket is closed when the new program starts, as is all else.
   elif not (folder and folder.numbers()):
     checkpoints.say(
       'warning: told to go on from the last checkpoint; there is none: replay is empty.'
     )
   server.stop()
-  return server.port if keep_house.is_to_restart else 0
+  return keep_house.is_to_restart
 
 
-def _start(made, folder, checkpoint_dir: str):
+def _start(made, port: int, folder, checkpoint_dir: str):
   """(server of the tables, checkpoint that it was started from or None)."""
   import reverb
 
@@ -286,48 +310,58 @@ def _start(made, folder, checkpoint_dir: str):
     path = restored.path if restored else None
     reader = reverb.checkpointers.DefaultCheckpointer(checkpoint_dir, fallback_checkpoint_path=path)
     try:
-      return reverb.Server(made, _PORT.value or None, reader), restored
+      return reverb.Server(made, port, reader), restored
     except RuntimeError as error:
       if not restored:
         raise
       folder.give_up(restored, error)
 
 
-def _restart(port: int):
+def _restart(port_socket: socket.socket):
   """Puts a new start of this program into the place of this one: same process, same port."""
   for name in os.listdir('/proc/self/fd'):
     if int(name) > 2:
       with contextlib.suppress(OSError):  # that of the listing itself is closed already
-        os.set_inheritable(int(name), False)
-  paths = [str(cli.ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+        os.set_inheritable(int(name), int(name) == port_socket.fileno())
+  port = port_socket.getsockname()[1]
   command = [sys.executable, '-m', 'launch.replay_server', *sys.argv[1:], f'--port={port}']
-  os.execve(sys.executable, command, {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)})
+  paths = [str(cli.ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+  environment = {
+    'PYTHONPATH': os.pathsep.join(paths),
+    _PORT_SOCKET: str(port_socket.fileno()),
+  }
+  os.execve(sys.executable, command, {**os.environ, **environment})
 
 
-def serve(config, capacity):
+def serve(config, capacity, port_socket: socket.socket):
   """Serves the tables of `config`, kept within `capacity`, as the flags say, until told to stop.
+
+  Args:
+    config: of the tables.
+    capacity: of replay.
+    port_socket: bound to the port to listen on; see `take_port`.
 
   Raises:
     ValueError: if the folder of checkpoints, or what is in it, cannot be used.
   """
   from seer_tf.replay import checkpoints
 
+  port = port_socket.getsockname()[1]
   if _ROOT_DIR.value:
     description = checkpoints.describe(config, capacity)
     folder = checkpoints.Folder(os.path.join(_ROOT_DIR.value, 'replay'), description)
-    port = _serve(config, capacity, folder, folder.reverb_path)
+    is_to_restart = _serve(config, capacity, port, folder, folder.reverb_path)
   else:
     with tempfile.TemporaryDirectory(prefix='seer_tf_replay_') as checkpoint_dir:
-      port = _serve(config, capacity, None, checkpoint_dir)
-  if port:
-    _restart(port)
+      is_to_restart = _serve(config, capacity, port, None, checkpoint_dir)
+  if is_to_restart:
+    _restart(port_socket)
 
 
 def main():
   """Serves the tables of the experiment that gin describes until told to stop."""
   signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # which the program before it has blocked
-  if _PORT.value:
-    _check_port(_PORT.value)
+  port_socket = take_port(_PORT.value)
   memory.share_one_arena()
   # Imported no sooner than needed, so that --help, a bad flag and a port in use answer at once.
   from seer_tf.replay import capacity as capacity_lib
@@ -336,7 +370,7 @@ def main():
 
   cli.parse_gin()
   checkpointer.Checkpoints()  # refuses bad settings before anything is touched
-  serve(experiment.replay_config(), capacity_lib.Capacity())
+  serve(experiment.replay_config(), capacity_lib.Capacity(), port_socket)
 
 
 if __name__ == '__main__':

@@ -24,8 +24,9 @@ import shlex
 import shutil
 import sys
 
-import portpicker
 import pytest
+
+from tests import ports
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / 'README.md'
@@ -92,7 +93,7 @@ def checked(command):
 
 def script(lines, folder):
   """The bash script that stands for a block; `folder` takes the place of /tmp."""
-  port = portpicker.pick_unused_port()
+  port = ports.fixed()
   commands = [re.sub(r'(="?)/tmp/', rf'\g<1>{folder}/', checked(line)) for line in lines]
   commands = [re.sub(r'(--port=|localhost:)\d+', rf'\g<1>{port}', line) for line in commands]
   # Who is still there is told to leave, and ends with 143 then; the server with 0.

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import pytest
 import reverb
 
 from seer_tf.replay import messages
+from tests import ports
 from tests.launch import forks
 
 EXAMPLES = forks.ROOT / 'launch' / 'examples'
@@ -38,8 +38,7 @@ def test_flags_and_files_exist(run, module):
 @pytest.mark.parametrize('agent_steps', [60, 1_000_000])
 def test_the_slurm_script_ends_with_its_run_or_is_queued_again(tmp_path, agent_steps):
   """A run without end is told to leave, as Slurm does when the time of a job is up."""
-  with socket.create_server(('', 0)) as free:
-    port = free.getsockname()[1]
+  port = ports.fixed()
   preset, programs, root_dir = tmp_path / 'run.gin', tmp_path / 'bin', tmp_path / 'runs' / 'seer_tf'
   preset.write_text(
     f"include 'tests/counting.gin'\nExperiment.total_agent_steps = {agent_steps}\n"

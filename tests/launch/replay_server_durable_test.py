@@ -11,11 +11,13 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import zlib
 
 import gin
 import numpy as np
+import portpicker
 import psutil
 import pytest
 import reverb
@@ -52,7 +54,9 @@ def serve_in_child(config, budget, bindings, flags, output, log):
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
   gin.parse_config(bindings)
   sys.argv = ['replay_server', *flags]
-  cli.run(lambda: replay_server.serve(config, capacity.Capacity(budget)))
+  cli.run(
+    lambda: replay_server.serve(config, capacity.Capacity(budget), replay_server.take_port(0))
+  )
 
 
 class View:
@@ -582,6 +586,24 @@ def owned(tmp_path):
     parent.kill()
 
 
+@contextlib.contextmanager
+def asked_for(port):
+  """Yields a list that tells, over and over, whether the system would give away the port."""
+  given, ended = [], threading.Event()
+
+  def ask():
+    while not ended.wait(0.01):
+      given.append(bool(portpicker.is_port_free(port)))
+
+  thread = threading.Thread(target=ask)
+  thread.start()
+  try:
+    yield given
+  finally:
+    ended.set()
+    thread.join()
+
+
 def test_what_an_unaware_learner_has_read_is_back_before_another_one_converts(tmp_path):
   """It was killed before it noticed that the server is another one."""
   with owned(tmp_path) as (view, _, _):
@@ -608,10 +630,12 @@ def test_starting_anew_by_order_and_the_end_of_a_killed_parent(tmp_path):
     write(view, 10)
     old = view.order(1).incarnation
     write(view, 7, stream=1)
-    order = messages.Variables(checkpoint_order=1, restore_order=old)
-    messages.publish(view.client, order)
-    assert view.report(lambda report: report.incarnation != old).checkpoint_order == 1
     port = view.client.server_address.split(':')[1]
+    order = messages.Variables(checkpoint_order=1, restore_order=old)
+    with asked_for(int(port)) as given:
+      messages.publish(view.client, order)
+      assert view.report(lambda report: report.incarnation != old).checkpoint_order == 1
+    assert len(given) > 10 and not any(given)  # Nobody else is given its port meanwhile.
     assert child.is_running() and child.cmdline()[-1] == f'--port={port}'
     assert held(view).keys() == numbers(10)
     assert messages.read(view.client) == messages.Variables(checkpoint_order=1)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import psutil
@@ -17,6 +18,7 @@ import pytest
 import reverb
 
 from seer_tf.replay import drain, keeper, messages, server, tables, writers
+from tests import ports
 from tests.launch import forks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -219,14 +221,27 @@ def replay_port():
 
 
 def test_chosen_port_is_used_and_free_again_at_once(gin_file):
-  with socket.create_server(('', 0)) as free:
-    port = free.getsockname()[1]
+  port = ports.fixed()
   for _ in range(2):
     with Run(gin_file, f'--port={port}') as run:
       assert run.address == f'localhost:{port}'
       server.connect(run.address, CONFIG)
       run.process.terminate()
       assert run.process.wait(LIMIT) == 0
+
+
+def test_of_two_that_start_at_one_port_at_the_same_time_one_serves(gin_file):
+  port = ports.fixed()
+  lines = [sys.executable, '-m', 'launch.replay_server', f'--gin_file={gin_file}', f'--port={port}']
+  with forks.Process(lines) as one, forks.Process(lines) as other:
+    deadline = time.monotonic() + LIMIT
+    while one.returncode is None and other.returncode is None:
+      assert time.monotonic() < deadline
+      time.sleep(0.02)
+    refused, serves = (other, one) if one.returncode is None else (one, other)
+    assert refused.wait() == 2 and refused.stderr.startswith(f'error: Port {port} ')
+    assert serves.address == f'localhost:{port}'
+    server.connect(serves.address, CONFIG)
 
 
 def test_unknown_gin_name_is_one_line(gin_file):

@@ -7,12 +7,12 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import gin
 import numpy as np
-import portpicker
 import tensorflow as tf
 
 from seer_tf.replay import server
 from seer_tf.training import experiment as experiment_lib
 from seer_tf.training import subscription
+from tests import ports
 from tests.soak import audit, members, plan, watch
 
 GIN_FILE = 'tests/soak/soak.gin'
@@ -57,7 +57,7 @@ class Life:
     folder.mkdir(parents=True)
     self._folder, self._limit = folder, limit_seconds
     self._bindings = list(bindings)
-    self._port = portpicker.pick_unused_port()
+    self._port = ports.fixed()
     address = f'localhost:{self._port}'
     self._address = address
     at_server = f'--replay_server={address}'
