@@ -6,6 +6,7 @@ A run that has ended leaves its `results.csv` where the study says; what is ther
 import csv
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -57,17 +58,31 @@ def keep(
 
 
 def train(command: Sequence[str]):
-  """Runs a command to its end; on Ctrl-C, which it gets as well, it has the time that it takes.
+  """Runs a command to its end; told to leave, it has the time that it takes, and so ends the study.
+
+  Ctrl-C it gets as well as the study; SIGTERM, which the study alone gets, is passed on to it.
 
   Raises:
     subprocess.CalledProcessError: if it fails.
+    SystemExit: after SIGTERM.
   """
+  told = []
+
+  def pass_on(number, _):
+    told.append(number)
+    process.send_signal(number)
+
   with subprocess.Popen(command) as process:
+    before = signal.signal(signal.SIGTERM, pass_on)
     try:
       code = process.wait()
     except KeyboardInterrupt:
       process.wait()
       raise
+    finally:
+      signal.signal(signal.SIGTERM, before)
+  if told:
+    raise SystemExit(128 + told[0])
   if code:
     raise subprocess.CalledProcessError(code, command)
 

@@ -80,7 +80,8 @@ def test_rows_become_a_table_and_curves(tmp_path, monkeypatch):
 
 
 _LEAVES_SLOWLY = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 try:
   print('ready', flush=True)
   time.sleep(60)
@@ -90,16 +91,23 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupted_run_has_the_time_to_save(root, tmp_path):
-  """Ctrl-C goes to all processes of a terminal's group."""
+@pytest.mark.parametrize(
+  'tell, number',
+  [
+    # Ctrl-C goes to all processes of a terminal's group, SIGTERM to the study alone.
+    (os.killpg, signal.SIGINT),
+    (os.kill, signal.SIGTERM),
+  ],
+)
+def test_a_run_that_is_told_to_leave_has_the_time_to_save(root, tmp_path, tell, number):
   command = [sys.executable, '-c', _LEAVES_SLOWLY, str(tmp_path / 'saved')]
   study = f'from studies import runs; runs.train({command!r})'
   with subprocess.Popen(
     [sys.executable, '-c', study], cwd=root, stdout=subprocess.PIPE, start_new_session=True
   ) as process:
     assert process.stdout.readline() == b'ready\n'
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) != 0
+    tell(process.pid, number)
+    assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
   assert (tmp_path / 'saved').read_text() == 'saved'
 
 
