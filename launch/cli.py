@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import sys
+import tokenize
 from typing import Callable, Sequence, Tuple
 import warnings
 
@@ -29,14 +30,17 @@ def parse_gin(files: Sequence[str] = (), bindings: Sequence[str] = ()):
   Import what they configure first.
 
   Raises:
-    UserError: for a missing file, a name that does not exist, or a syntax error.
+    UserError: for a missing file, a name or module that does not exist, or a syntax error.
   """
   gin.add_config_file_search_path(str(ROOT))
   try:
     gin.parse_config_files_and_bindings(
       [*files, *_GIN_FILE.value], [*bindings, *_GIN_BINDINGS.value]
     )
-  except (OSError, ValueError, SyntaxError, TypeError) as error:
+  except (
+    *(OSError, ImportError),
+    *(ValueError, TypeError, SyntaxError, tokenize.TokenError),  # the last of open brackets
+  ) as error:
     raise UserError(f'gin configuration: {_one_line(error)}') from error
 
 

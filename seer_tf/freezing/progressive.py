@@ -46,7 +46,8 @@ class Progressive(schedule.Schedule):
         raise ValueError(
           f'Progressive.freeze_at_agent_steps has {at} for {name}, but it must lie after the first '
           f'update (agent step {first_update_at_agent_steps}) and before the end of the run (agent '
-          f'step {total_agent_steps}): choose a value between, or change the length of the run.'
+          f'step {total_agent_steps}): choose a value between, or change the length of the run '
+          f'(Experiment.total_agent_steps).'
         )
       if below and at < self._steps[below]:
         raise ValueError(

@@ -1,4 +1,6 @@
-"""When to freeze. The learner asks its schedule once per agent step, from the first update on.
+"""When to freeze. The learner asks its schedule before its first update and then between updates.
+
+That is once per agent step, unless actors elsewhere take several in the time of a question.
 
 The answer is a number of layers of the lower encoder, from the first on, that are frozen from then
 on; it never falls. The schedules here freeze all at once, those in `progressive` one after another.
@@ -107,12 +109,16 @@ class AtStep(Schedule):
       ValueError: with the range that would do.
     """
     at = self.freeze_at_agent_steps
+    if not isinstance(at, int):
+      raise ValueError(f'AtStep.freeze_at_agent_steps is {at!r}; give a whole number.')
     if not first_update_at_agent_steps < at < total_agent_steps:
       raise ValueError(
         f'freeze_at_agent_steps is {at}, but it must lie after the first update (agent step '
         f'{first_update_at_agent_steps}) and before the end of the run (agent step '
-        f'{total_agent_steps}): choose a value between, or change the length of the run; to freeze '
-        f'an untrained encoder, bind Experiment.schedule_fn = @AtStart.'
+        f'{total_agent_steps}): choose a value between, or change the length of the run '
+        f'(Experiment.total_agent_steps) or when it begins to learn '
+        f'(Experiment.initial_random_agent_steps); to freeze an untrained encoder, bind '
+        f'Experiment.schedule_fn = @AtStart.'
       )
 
 
@@ -168,6 +174,11 @@ class WhenConverged(Schedule):
         raise ValueError(
           f'{type(self).__name__}.{name} is {value!r}; give a whole number, at least {least}.'
         )
+    for name, value in dict(
+      earliest_agent_steps=earliest_agent_steps, latest_agent_steps=latest_agent_steps
+    ).items():
+      if not isinstance(value, int):
+        raise ValueError(f'{type(self).__name__}.{name} is {value!r}; give a whole number.')
     if not 0 < threshold <= 1:
       raise ValueError(
         f'{type(self).__name__}.threshold is {threshold}; give a value above 0, up to 1.'
@@ -199,7 +210,8 @@ class WhenConverged(Schedule):
         f'{type(self).__name__} may freeze from agent step {earliest} to {latest}, but both must '
         f'lie after the first update (agent step {first_update_at_agent_steps}) and before the end '
         f'of the run (agent step {total_agent_steps}), and in this order: change '
-        f'earliest_agent_steps, latest_agent_steps or the length of the run.'
+        f'earliest_agent_steps, latest_agent_steps or the length of the run '
+        f'(Experiment.total_agent_steps).'
       )
     begin = max(first_update_at_agent_steps, self._probe_sizes[0])
     needed = begin + self._patience * self._period

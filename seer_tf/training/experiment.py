@@ -6,6 +6,7 @@ gin files and bindings; that is why they fit together.
 
 import dataclasses
 import functools
+import inspect
 import math
 from typing import Callable, Optional
 
@@ -36,6 +37,11 @@ from seer_tf.replay import (
   priorities,  # noqa: F401
   tables,
 )
+
+
+def _makes(value) -> bool:
+  """Whether it is a class or a function. What they make may be called, too, as a schedule is."""
+  return inspect.isclass(value) or inspect.isroutine(value) or type(value) is functools.partial
 
 
 @gin.configurable
@@ -71,7 +77,7 @@ class Experiment:
     calibration_latents: latents, of observations sampled before the conversion, that the codec is
       fitted to.
     summary_period: updates between two TensorBoard summaries.
-    checkpoint_period: updates between two checkpoints.
+    checkpoint_period: updates between two checkpoints, what a killed run loses at most.
     actors_ahead_agent_steps: with actors of their own: agent steps that they may be ahead of what
       the learner has made its updates for.
     variables_period_seconds: between two publications of how the learner stands, and of its weights
@@ -117,6 +123,11 @@ class Experiment:
         raise ValueError(f'Experiment.{field.name} is {value!r}; give a whole number, at least 1.')
       if field.name.endswith('_seconds') and not 0 < value < math.inf:
         raise ValueError(f'Experiment.{field.name} is {value!r}; give seconds, more than 0.')
+      if field.name.endswith('_fn') and value is not None and not _makes(value):
+        raise ValueError(
+          f'Experiment.{field.name} is {value!r}; bind what makes it, by its name with @ before '
+          'and no () behind, as in @AtStep.'
+        )
     if self.updates_per_agent_step_from_latents is not None and not self.store_latents:
       raise ValueError(
         'Experiment.updates_per_agent_step_from_latents is '
