@@ -66,21 +66,25 @@ def train(command: Sequence[str]):
     subprocess.CalledProcessError: if it fails.
     SystemExit: after SIGTERM.
   """
-  told = []
+  told, processes = [], []
 
   def pass_on(number, _):
     told.append(number)
-    process.send_signal(number)
+    for process in processes:
+      process.send_signal(number)
 
-  with subprocess.Popen(command) as process:
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-      code = process.wait()
-    except KeyboardInterrupt:
+  before = signal.signal(signal.SIGTERM, pass_on)
+  try:
+    processes.append(subprocess.Popen(command))
+    if told:  # before there was anything to pass it on to
+      processes[0].send_signal(told[0])
+    code = processes[0].wait()
+  except KeyboardInterrupt:
+    for process in processes:
       process.wait()
-      raise
-    finally:
-      signal.signal(signal.SIGTERM, before)
+    raise
+  finally:
+    signal.signal(signal.SIGTERM, before)
   if told:
     raise SystemExit(128 + told[0])
   if code:

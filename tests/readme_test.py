@@ -125,7 +125,8 @@ def test_commands_run(run, copy, tmp_path, line, reason, lines):
     assert reason, f'README.md:{line}: say why the block is not run'
     return
   path = f'{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-  result = run(['bash', '-c', script(lines, tmp_path)], cwd=copy, env={'PATH': path})
+  command = ['bash', '-c', script(lines, tmp_path)]
+  result = run(command, cwd=copy, env={'PATH': path}, timeout_seconds=900)
   assert result.returncode == 0, f'README.md:{line}:\n{result.stdout}\n{result.stderr}'
 
 

@@ -86,8 +86,8 @@ def drain(
   with reader, futures.ThreadPoolExecutor(1) as thread:
     while items_read < items if wanted is None else read < total:
       what = f'{who}, table drain, {read} of {total} rows read, {done} converted'
-      # A second longer than the server itself waits for rows, which then says so.
-      batch = server.with_limit(reader.next, limit + 1, what)
+      # Longer than the server itself waits for rows, which then says so.
+      batch = server.with_limit(reader.next, limit + 5, what)
       if batch is None:
         raise TimeoutError(f'{what}: the table holds no more. Has something else read it?')
       rows, ends_item = batch

@@ -304,7 +304,7 @@ class EmbeddedServer:
       process.wait(timeout=self._stop_timeout_seconds)
     except subprocess.TimeoutExpired:
       process.kill()
-      process.wait(timeout=self._stop_timeout_seconds)
+      process.wait()
     for thread in self._threads:
       thread.join(timeout=1)
     process.stdin.close()

@@ -35,7 +35,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     cwd=ROOT,
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=600,
     check=False,
   )
 

@@ -14,7 +14,7 @@ import reverb
 import tensorflow as tf
 
 from seer_tf.freezing import freeze
-from seer_tf.replay import messages, tables
+from seer_tf.replay import messages, server, tables
 from seer_tf.training import records
 from tests.launch import counting_runs, forks
 
@@ -71,9 +71,10 @@ def until(holds):
 
 def streams_of(client, config):
   """Streams that have rows in table `pixels`, which must not be empty."""
+  sample = lambda: list(client.sample('pixels', 50, emit_timesteps=False))
   return {
     tables.stream_of(int(number))
-    for sample in client.sample('pixels', 50, emit_timesteps=False)
+    for sample in server.with_limit(sample, forks.LIMIT, 'table pixels')
     for number in tables.own_numbers(
       tables.StoredRow(*sample.data).rest, config.pixels_layout, config.pixels_row
     )
@@ -207,7 +208,7 @@ def test_a_damaged_checkpoint_of_the_learner_is_named(lived, tmp_path):
 
 def test_another_learner_an_actor_that_is_told_to_leave_and_a_silent_server(tmp_path):
   """In this order. The server is stopped: it accepts connections, but never answers."""
-  limit = ['Experiment.reconnect_seconds = 20', 'Experiment.total_agent_steps = 1_000_000']
+  limit = ['Experiment.reconnect_seconds = 60', 'Experiment.total_agent_steps = 1_000_000']
   with Processes() as processes:
     address = processes.start_server(bindings=limit)
     client, to = reverb.Client(address), f'--replay_server={address}'
@@ -229,4 +230,4 @@ def test_another_learner_an_actor_that_is_told_to_leave_and_a_silent_server(tmp_
     processes.all['server'].send_signal(signal.SIGSTOP)
     for name in ('learner', 'actor0', 'evaluator'):
       processes.ends(name, 2)
-      assert f'{address}: no progress for 20 s' in processes.said(name)
+      assert f'{address}: no progress for 60 s' in processes.said(name)

@@ -4,6 +4,7 @@ Importing takes longer than most of what they do in a test. Arguments, both outp
 exit code are as if the line had been run; what happens at imports is not seen here.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -13,10 +14,12 @@ import tempfile
 import time
 from typing import Optional, Sequence
 
+import psutil
+
 from tests.soak import programs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LIMIT = 240  # seconds for what takes some; it only keeps a broken test from hanging
+LIMIT = 900  # seconds for what takes some; it only keeps a broken test from hanging
 
 
 class Process:
@@ -95,8 +98,14 @@ class Process:
       os.kill(self.pid, number)
 
   def kill(self):
-    """Ends it by SIGKILL."""
-    self.send_signal(signal.SIGKILL)
+    """Ends it by SIGKILL, with all that it has started."""
+    if self.returncode is None:
+      with contextlib.suppress(psutil.NoSuchProcess):
+        started = psutil.Process(self.pid).children(recursive=True)
+        self.send_signal(signal.SIGKILL)
+        for child in started:
+          with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     self._process.join()
 
 

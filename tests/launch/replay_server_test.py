@@ -46,7 +46,7 @@ ReplayConfig.n_step = 1
 ReplayConfig.pixels_capacity = 6000
 ReplayConfig.latents_capacity = 64
 """
-LIMIT = 60  # seconds for what takes a few; it only keeps a broken test from hanging
+LIMIT = 300  # seconds for what takes a few; it only keeps a broken test from hanging
 
 
 @pytest.fixture(scope='module')

@@ -208,7 +208,8 @@ def test_a_full_disk_ends_a_run_with_a_line_and_room_lets_it_go_on(small_disk):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
 def test_an_embedded_server_goes_on_with_its_run(tmp_path, number):
   root_dir = tmp_path / 'run'
-  line = counting_runs.command('launch.train', BINDINGS, f'--root_dir={root_dir}')
+  bindings = [*BINDINGS, 'AtStep.freeze_at_agent_steps = 200']
+  line = counting_runs.command('launch.train', bindings, f'--root_dir={root_dir}')
   with forks.Process(line) as process:
     process.prints(r'pixels .* (8\d|9\d|10\d)/240 agent_steps')
     process.send_signal(number)
@@ -221,7 +222,7 @@ def test_an_embedded_server_goes_on_with_its_run(tmp_path, number):
   # What SIGKILL leaves is the last checkpoint of 30 updates.
   assert int(step) >= (80 if number == signal.SIGTERM else 70)
   held = re.findall(r'converting replay: 100%.* (\d+)/\1', process.stderr.replace('\r', '\n'))
-  # Rows from before and after; it freezes at 120. Two blocks of table `drain` were full before.
-  assert int(held[-1]) >= 120 - int(step) + 64
+  # Rows from before and after; it freezes at 200. Two blocks of table `drain` were full before.
+  assert int(held[-1]) >= 200 - int(step) + 64
   steps = results(root_dir)
   assert steps == sorted(set(steps)) and steps[0] == 40 and steps[-1] == 240

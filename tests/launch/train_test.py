@@ -6,6 +6,7 @@ import pathlib
 import signal
 import socket
 import sys
+import time
 
 import pytest
 import tensorflow as tf
@@ -217,6 +218,7 @@ def test_a_killed_run_leaves_no_server(tmp_path, number):
   deadline = tf.timestamp() + 20
   while servers(root_dir):
     assert tf.timestamp() < deadline
+    time.sleep(0.1)
 
 
 def test_a_dead_server_ends_the_run(tmp_path):

@@ -64,7 +64,7 @@ class Servers:
 
   def end(self):
     self._child.stdin.close()
-    self._child.wait(timeout=30)
+    self._child.wait(timeout=120)
 
   def _ask(self, command, value):
     self._child.stdin.write(json.dumps([command, value]) + '\n')

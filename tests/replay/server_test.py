@@ -40,7 +40,7 @@ BINDINGS = (
   'ReplayConfig.pixels_capacity = 50',
   'ReplayConfig.latents_capacity = 64',
 )
-LIMIT = 20  # seconds for what takes one or two; it only keeps a broken test from hanging
+LIMIT = 120  # seconds for what takes one or two; it only keeps a broken test from hanging
 
 
 @pytest.fixture(scope='module')
@@ -187,7 +187,7 @@ def test_connect_to_a_server_that_accepts_and_never_answers():
     start = time.monotonic()
     with pytest.raises(server.ReplayServerError) as error:
       server.connect(address, CONFIG, timeout_seconds=2)
-    assert time.monotonic() - start < 2 + LIMIT
+    assert time.monotonic() - start < 2 + 20
   one_line(error, address, 'limit 2 s', 'hangs or is no replay server', 'launch.replay_server')
 
 

@@ -147,7 +147,9 @@ class Life:
       if member.restart_at is not None:
         continue
       if code is not None and (code != 0 or name == 'server' or not self._watch.is_over):
-        time.sleep(0.3)  # what it has read a moment ago is read here a moment later
+        # What it has read a moment ago is read here a moment later; a busy machine takes its time.
+        while time.monotonic() < now + 5 and not (self._watch.is_over or self._went_back()):
+          time.sleep(0.1)
         if code != 0 or name == 'server' or not (self._watch.is_over or self._went_back()):
           self._failed.append(f'{name} ended with {code}: {member.last_line}')
       last = max(self._sign(name), member.last_start)

@@ -15,7 +15,8 @@ _KILLS = [
 
 def test_kills_lose_and_double_nothing(root, tmp_path, monkeypatch):
   monkeypatch.chdir(root)
-  outcome = life.Life(tmp_path / 'life').run(iter(_KILLS))
+  bindings = ['Experiment.reconnect_seconds = 600']
+  outcome = life.Life(tmp_path / 'life', bindings, limit_seconds=400).run(iter(_KILLS))
   assert not outcome.failed and not outcome.hung
   assert outcome.faults == life.audit.Faults([], [], [])
   assert len(outcome.kills) >= 6

@@ -1,5 +1,6 @@
 """Tests of a whole run, in this process, against a replay server in its own."""
 
+import contextlib
 import csv
 
 import gin
@@ -40,19 +41,20 @@ def own_rows(address, config):
 
 def live(root, root_dir, bindings=()):
   """A run to its end, the run object, and the rows of latents that it left in replay."""
-  with pytest.MonkeyPatch.context() as patch, gin.unlock_config():
-    patch.chdir(root)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(pytest.MonkeyPatch.context()).chdir(root)
+    stack.enter_context(gin.unlock_config())
+    stack.callback(gin.clear_config)
     gin.clear_config()
     gin.parse_config_files_and_bindings(FILES, bindings)
     tf.keras.utils.set_random_seed(0)
     run = loop.Run(experiment.Experiment(), root_dir, seed=0)
-    with server.EmbeddedServer(FILES, bindings) as embedded:
-      client = server.connect(embedded.address, run.replay_config)
-      table = run.run(embedded.address, client, embedded.check)
-      rows = own_rows(embedded.address, run.replay_config)
-      info = client.server_info(timeout=20)
-      variables = messages.read(client)
-    gin.clear_config()
+    embedded = stack.enter_context(server.EmbeddedServer(FILES, bindings))
+    client = server.connect(embedded.address, run.replay_config)
+    table = run.run(embedded.address, client, embedded.check)
+    rows = own_rows(embedded.address, run.replay_config)
+    info = client.server_info(timeout=20)
+    variables = messages.read(client)
   return dict(run=run, table=table, rows=rows, info=info, variables=variables, root_dir=root_dir)
 
 

@@ -43,8 +43,10 @@ def build(root, tmp_path, monkeypatch):
       gin.clear_config()
       gin.parse_config_files_and_bindings(FILES, bindings)
       tf.keras.utils.set_random_seed(0)
-      yield loop.Run(experiment.Experiment(), str(tmp_path), seed=0)
-      gin.clear_config()
+      try:
+        yield loop.Run(experiment.Experiment(), str(tmp_path), seed=0)
+      finally:
+        gin.clear_config()
 
   return built
 
