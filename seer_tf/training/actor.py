@@ -4,7 +4,8 @@ It follows the learner's phase: as soon as it reads that the encoder is frozen i
 of pixels, every row of which is then acknowledged, and goes on with latents. So a row of pixels is
 never written by someone who knows better, and acting stops for no longer than that. Latents of what
 it does during the conversion are held here until that is over, and come behind all converted rows:
-tables that are full evict in the order in which rows came.
+tables that are full evict in the order in which rows came. A server that is lost meanwhile takes
+none of them with it: no server has seen them yet.
 """
 
 import collections
@@ -59,6 +60,8 @@ class Actor:
     self._acted = self._acted_at_news = 0  # agent steps
     self._writer = None
     self._held = collections.deque()  # rows of latents, until the conversion is over
+    self._held_by = ''  # fingerprint of what made them
+    self._following = 0  # number of the first of them
 
   def run(self, client: reverb.Client):
     """Acts until the learner says that the run is over.
@@ -98,7 +101,9 @@ class Actor:
   def _live(self):
     """Acts in a stream of its own until the run is over or the server is lost.
 
-    What was heard of a learner before is forgotten: this may be another run's server by now.
+    What was heard of a learner before is forgotten: this may be another run's server by now. A
+    stream whose newest rows are still held here is gone on with, if these latents are still asked
+    for.
     """
     experiment, period = self._experiment, self._experiment.variables_period_seconds
     self._codec = experiment.codec(self.replay_config)
@@ -108,10 +113,13 @@ class Actor:
     seen.wait_for_learner()
     self._acted_at_news = self._acted
     self._incarnation = replay_server.report(self._client).incarnation
-    self._collector = collector_lib.Collector(self.environment)
-    self._frames_before = self.environment.env_frames
-    self._stream = crew.new_stream()
-    self._open(tables.first_number(self._stream))
+    if not self._held or seen.variables.fingerprint != self._held_by:
+      self._held.clear()
+      self._collector = collector_lib.Collector(self.environment)
+      self._frames_before = self.environment.env_frames
+      self._stream = crew.new_stream()
+      self._following = tables.first_number(self._stream)
+    self._open(self._following)
     self._say()
     next_look = time.monotonic() + period
     while not seen.variables.is_over:
@@ -128,11 +136,15 @@ class Actor:
     self._say(is_leaving=1)
 
   def _abandon(self):
-    """Gives up the stream: what a lost server has not acknowledged must not reach its successor."""
+    """Gives up what was on its way: it must not reach the successor of a server that is lost.
+
+    Rows that are held were not. Where there are any, the loss was noticed between two agent steps.
+    """
     if self._writer is not None:
       self._writer.abandon()
+      self._following = self._writer.next_number
+      self._held_by = self._seen.variables.fingerprint
       self._writer = None
-    self._held.clear()
 
   def _must_pause(self) -> bool:
     """Whether the learner is silent for long, or this actor as far ahead of it as it may be."""

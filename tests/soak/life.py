@@ -115,7 +115,9 @@ class Life:
       if is_back and have_ended and self._watch.is_over:
         return
       if kill is not None:
-        is_early = self._watch.phase < kill.phase or self._watch.agent_steps < kill.agent_steps
+        seen = self._watch.phase, self._watch.agent_steps, self._watch.rows
+        least = kill.phase, kill.agent_steps, kill.rows
+        is_early = any(value < bound for value, bound in zip(seen, least))
         if is_early or (kill.when_well and not self._is_well):
           armed = 0.0
         elif not armed:

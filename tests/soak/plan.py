@@ -21,6 +21,7 @@ class Kill(NamedTuple):
     when_well: whether to wait until everybody is back that was killed before.
     agent_steps: published when it happens, at the earliest.
     stop_seconds: for which the victims are stopped; 0: they are killed.
+    rows: of replay when it happens, at the least.
   """
 
   phase: int
@@ -30,6 +31,7 @@ class Kill(NamedTuple):
   when_well: bool
   agent_steps: int = 0
   stop_seconds: float = 0.0
+  rows: int = 0
 
 
 def straggler(task: int) -> Kill:

@@ -65,6 +65,7 @@ class Watch:
   Attributes:
     phase: newest that was seen, -1 before the first.
     is_over: whether the learner has said so.
+    rows: of replay, as its server last counted them.
     deaths: of the server, those by its own new starts included.
     folder_seen: `Folder` of the server.
   """
@@ -74,7 +75,7 @@ class Watch:
     self._address = address
     self.folder_seen = Folder(root_dir)
     self.phase, self.version, self.is_over = -1, -1, False
-    self.agent_steps = 0
+    self.agent_steps = self.rows = 0
     self.deaths: List[Death] = []
     self.learner_sign = self.server_sign = time.monotonic()
     self._incarnation: Optional[int] = None
@@ -104,6 +105,7 @@ class Watch:
       self._incarnation = report.incarnation
     if report != self._report:
       self._report, self.server_sign = report, time.monotonic()
+      self.rows = report.rows
     variables = messages.read(client, 2)
     if variables.version >= 0:
       self.phase, self.is_over = variables.phase, bool(variables.is_over)
