@@ -4,17 +4,13 @@ Importing takes longer than most of what they do in a test. Arguments, both outp
 exit code are as if the line had been run; what happens at imports is not seen here.
 """
 
-import contextlib
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import tempfile
 import time
 from typing import Optional, Sequence
-
-import psutil
 
 from tests.soak import programs
 
@@ -100,12 +96,7 @@ class Process:
   def kill(self):
     """Ends it by SIGKILL, with all that it has started."""
     if self.returncode is None:
-      with contextlib.suppress(psutil.NoSuchProcess):
-        started = psutil.Process(self.pid).children(recursive=True)
-        self.send_signal(signal.SIGKILL)
-        for child in started:
-          with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+      programs.kill(self.pid)
     self._process.join()
 
 

@@ -150,14 +150,18 @@ class Life:
         continue
       if code is not None and (code != 0 or name == 'server' or not self._watch.is_over):
         # What it has read a moment ago is read here a moment later; a busy machine takes its time.
-        while time.monotonic() < now + 5 and not (self._watch.is_over or self._went_back()):
+        while not self._is_meant(name, code) and time.monotonic() < now + 5:
           time.sleep(0.1)
-        if code != 0 or name == 'server' or not (self._watch.is_over or self._went_back()):
+        if not self._is_meant(name, code):
           self._failed.append(f'{name} ended with {code}: {member.last_line}')
       last = max(self._sign(name), member.last_start)
       if code is None and now - last > self._limit:
         member.show_stacks()
         self._hung.append(f'{name} shows no sign of life for {self._limit:g} s: {member.last_line}')
+
+  def _is_meant(self, name: str, code: int) -> bool:
+    """Whether it is right that this process has ended with this code."""
+    return code == 0 and name != 'server' and (self._watch.is_over or self._went_back())
 
   def _went_back(self) -> bool:
     """Whether the server was killed when its learner had ended, and may not know of that any more.

@@ -87,10 +87,7 @@ class Member:
 
   def kill(self):
     """Ends it by SIGKILL, with all that it has started."""
-    with_children = [psutil.Process(self._process.pid)]
-    with_children += with_children[0].children(recursive=True)
-    for process in with_children:
-      process.kill()
+    programs.kill(self._process.pid)
     self._process.join(20)
 
   def end(self, limit_seconds: float) -> Optional[int]:

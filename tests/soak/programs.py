@@ -5,6 +5,7 @@ are done before. Besides, an actor notes which of its rows the server has acknow
 leaves a sign of life.
 """
 
+import contextlib
 import faulthandler
 import multiprocessing
 import os
@@ -15,6 +16,8 @@ import sys
 import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import psutil
 
 from launch import cli, processes  # noqa: F401 - imported once for all children
 from seer_tf.replay import writers
@@ -74,6 +77,15 @@ def run(module: str, arguments, log: str, notes: str, name: str):
     _NotedWriter.path = folder / f'{name}.rows'
     writers.RowWriter = _NotedWriter
   become(f'launch.{module}', arguments, log, log)
+
+
+def kill(pid: int):
+  """Ends a process by SIGKILL, with all that it has started; nothing if it has just ended."""
+  with contextlib.suppress(psutil.NoSuchProcess):
+    process = psutil.Process(pid)
+    for each in [process, *process.children(recursive=True)]:
+      with contextlib.suppress(psutil.NoSuchProcess):
+        each.kill()
 
 
 def become(module: str, arguments, output: str, errors: str):
