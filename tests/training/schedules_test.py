@@ -97,7 +97,7 @@ def test_converged_at_once(live):
 def test_each_layer_freezes_once_it_and_those_below_have_converged(live):
   """By what TensorBoard has seen; the threshold is one that the first layer passes sooner."""
   bindings = [text.replace('WhenConverged', 'ProgressiveWhenConverged') for text in CONVERGED]
-  threshold, layers = 0.9935, ['conv1', 'conv2', 'dense']
+  threshold, layers = 0.99, ['conv1', 'conv2', 'dense']
   lived = live(
     *bindings,
     f'ProgressiveWhenConverged.threshold = {threshold}',
