@@ -70,7 +70,7 @@ class Status(NamedTuple):
     version: of the variables that it acts on.
     env_frames: of this stream.
     agent_steps: of this stream.
-    rows: of this stream that the server has acknowledged.
+    rows: that the server has acknowledged, of this stream, phase and start of the server.
     last_return: of its newest whole episode; NaN before the first.
     is_leaving: 1 if it writes no more.
   """

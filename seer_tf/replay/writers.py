@@ -164,6 +164,11 @@ class RowWriter:
     return self._next_number
 
   @property
+  def is_whole(self) -> bool:
+    """Whether no signal has cut an `append` short; after that it takes no rows any more."""
+    return self._is_whole
+
+  @property
   def acknowledged(self) -> int:
     """Rows in items that the server had confirmed when `flush` or `close` last returned."""
     return self._acknowledged
@@ -191,7 +196,7 @@ class RowWriter:
       TimeoutError: as `append`.
       ValueError: as `append`.
     """
-    if self._closed:
+    if self._closed or not self._is_whole:
       raise ValueError('The writer is closed; open another one for a new stream.')
     count = len(rows.step_type)
     if rows.number is None:

@@ -20,7 +20,7 @@ from tf_agents.policies import random_py_policy
 from seer_tf.freezing import freeze
 from seer_tf.replay import messages, tables, writers
 from seer_tf.replay import server as replay_server
-from seer_tf.training import checks, crew, subscription
+from seer_tf.training import checks, crew, leaving, subscription
 from seer_tf.training import collector as collector_lib
 from seer_tf.training import experiment as experiment_lib
 
@@ -59,9 +59,10 @@ class Actor:
     )
     self._acted = self._acted_at_news = 0  # agent steps
     self._writer = None
-    self._held = collections.deque()  # rows of latents, until the conversion is over
-    self._held_by = ''  # fingerprint of what made them
-    self._following = 0  # number of the first of them
+    self._held = collections.deque()  # rows that were not sent: of latents, during a conversion
+    self._made_by = ''  # their fingerprint
+    # While the server is lost: number of the first of them, and what the learner said last.
+    self._following, self._newest = 0, -1
 
   def run(self, client: reverb.Client):
     """Acts until the learner says that the run is over.
@@ -78,7 +79,8 @@ class Actor:
     try:
       while True:
         try:
-          self._live()
+          with leaving.by_signal():
+            self._live()
           return
         except subscription.SERVER_ERRORS as error:
           self._abandon()
@@ -93,7 +95,7 @@ class Actor:
     """
     with contextlib.suppress(*subscription.SERVER_ERRORS):
       if self._writer is not None:
-        if self._seen.variables.phase != freeze.Phase.DRAINING:
+        if self._writer.is_whole:
           self._deliver()
         self._writer.close()
         self._say(is_leaving=1)
@@ -103,34 +105,35 @@ class Actor:
 
     What was heard of a learner before is forgotten: this may be another run's server by now. A
     stream whose newest rows are still held here is gone on with, if these latents are still asked
-    for.
+    for; what a server remembers from before they were made does not tell.
     """
     experiment, period = self._experiment, self._experiment.variables_period_seconds
+    self._incarnation = replay_server.report(self._client).incarnation
     self._codec = experiment.codec(self.replay_config)
     self._seen = seen = subscription.Subscription(
       self._client, self.agent, self._codec, experiment.reconnect_seconds
     )
-    seen.wait_for_learner()
+    seen.wait_for_learner(newer_than=self._newest if self._held else -1)
     self._acted_at_news = self._acted
-    self._incarnation = replay_server.report(self._client).incarnation
-    if not self._held or seen.variables.fingerprint != self._held_by:
+    if not self._held or seen.variables.fingerprint != self._made_by:
       self._held.clear()
       self._collector = collector_lib.Collector(self.environment)
       self._frames_before = self.environment.env_frames
       self._stream = crew.new_stream()
       self._following = tables.first_number(self._stream)
     self._open(self._following)
+    self._deliver()
     self._say()
     next_look = time.monotonic() + period
     while not seen.variables.is_over:
       if time.monotonic() >= next_look:
-        next_look = time.monotonic() + period
         self._look()
+        next_look = time.monotonic() + period
       elif self._must_pause():
         time.sleep(_PAUSE_SECONDS)  # until a look changes that
       else:
-        self._collector.run()
-        self._acted += 1
+        self._act()
+        self._deliver()
     self._deliver()
     self._writer.close()
     self._say(is_leaving=1)
@@ -138,13 +141,23 @@ class Actor:
   def _abandon(self):
     """Gives up what was on its way: it must not reach the successor of a server that is lost.
 
-    Rows that are held were not. Where there are any, the loss was noticed between two agent steps.
+    Latents that are held were not.
     """
     if self._writer is not None:
+      if self._writes_pixels:
+        self._held.clear()
       self._writer.abandon()
-      self._following = self._writer.next_number
-      self._held_by = self._seen.variables.fingerprint
+      self._following, self._newest = self._writer.next_number, self._seen.variables.version
       self._writer = None
+
+  def _act(self):
+    """Takes an agent step. Nothing is sent meanwhile, so that a loss never cuts one in two."""
+    try:
+      self._collector.run()
+    except Exception:
+      self._held.clear()  # the collector may be a step behind its environment
+      raise
+    self._acted += 1
 
   def _must_pause(self) -> bool:
     """Whether the learner is silent for long, or this actor as far ahead of it as it may be."""
@@ -172,8 +185,7 @@ class Actor:
       self._open(self._writer.next_number)
     else:
       self._choose_policy()
-    if self._seen.variables.phase != freeze.Phase.DRAINING:
-      self._deliver()
+    self._deliver()
     if not self._seen.variables.updates:
       self._writer.flush()  # the learner waits for what it can sample
     self._say()
@@ -184,6 +196,7 @@ class Actor:
   def _open(self, first_number: int):
     """Opens a stream of the kind of rows that the learner's phase asks for."""
     self._writes_pixels = self._seen.variables.phase == freeze.Phase.PIXELS
+    self._made_by = self._seen.variables.fingerprint
     self._writer = writers.RowWriter.of_table(
       self._client,
       self.replay_config,
@@ -213,11 +226,11 @@ class Actor:
     else:
       row = writers.latents_row(trajectory, self._codec.encode)
     self._held.append(row)
-    if self._seen.variables.phase != freeze.Phase.DRAINING:
-      self._deliver()
 
   def _deliver(self):
-    """Writes the rows that were held back."""
+    """Writes the rows that are held, unless replay is being converted."""
+    if self._seen.variables.phase == freeze.Phase.DRAINING:
+      return
     while self._held:  # each leaves before it is written: a signal in between must not double it
       self._writer.append(self._held.popleft())
 

@@ -12,7 +12,8 @@ Both crews answer to the same calls, so that the life of a run (`loop`) is writt
     end       the run is over
 
 Rows come in streams (`tables.first_number`). A stream belongs to one environment from one start on,
-so that what goes on after an interruption is a stream of its own, whose number is drawn.
+so that what goes on after an interruption is a stream of its own, whose number is drawn; but for an
+actor's whose newest rows had not been sent.
 """
 
 import secrets

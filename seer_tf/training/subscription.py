@@ -71,10 +71,15 @@ class Subscription:
     """Counts the learner's silence anew: while the server was away nothing could be heard of it."""
     self._fresh = time.monotonic()
 
-  def wait_for_learner(self):
-    """Returns once a learner has published something; see `refresh` for what it raises."""
-    while self.variables.version < 0 and not self.refresh():
-      time.sleep(_POLL_SECONDS)  # Reverb has no call that waits for a new item.
+  def wait_for_learner(self, newer_than: int = -1):
+    """Returns once a learner has published something; see `refresh` for what it raises.
+
+    Args:
+      newer_than: version that is not enough.
+    """
+    while self.variables.version <= newer_than:
+      if not self.refresh():
+        time.sleep(_POLL_SECONDS)  # Reverb has no call that waits for a new item.
 
   def refresh(self) -> bool:
     """Reads what is published; returns whether it is news.

@@ -232,6 +232,31 @@ def test_acknowledged_counts_rows_of_confirmed_items(replay_servers):
     writer.append(row)
 
 
+def test_an_append_that_a_signal_has_cut_short_is_the_last(replay_servers, monkeypatch):
+  """Its rows may be in part where the next ones belong."""
+  config = make_config(block_length=4, n_step=1)
+  client = reverb.Client(replay_servers.start(config))
+  writer = writers.RowWriter.of_table(client, config, 'latents')
+  rows = stream(config.latents_row, [20])
+  for row in rows[:13]:
+    writer.append(row)
+  writer.flush()
+
+  def leave(step):
+    raise SystemExit(143)
+
+  with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    patch.setattr(tables, 'pack', leave)
+    for row in rows[13:]:  # until a step is full
+      writer.append(row)
+  assert not writer.is_whole
+  with pytest.raises(ValueError, match='closed'):
+    writer.append(rows[-1])
+  writer.close()
+  assert writer.acknowledged == 8
+  assert client.server_info(timeout=20)['latents'].current_size == 2
+
+
 def test_rows_that_another_server_has_taken_are_not_acknowledged(replay_servers):
   config = make_config()
   client, is_same = reverb.Client(replay_servers.start(config)), True

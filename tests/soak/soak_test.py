@@ -17,7 +17,7 @@ _KILLS = [
 
 def test_kills_lose_and_double_nothing(root, tmp_path, monkeypatch):
   monkeypatch.chdir(root)
-  # Some hundred steps of these may die with the server, each time it is killed.
+  # Some hundred steps of these may die with the server when it is first killed.
   bindings = ['Experiment.reconnect_seconds = 600', 'Experiment.total_agent_steps = 1000']
   outcome = life.Life(tmp_path / 'life', bindings, limit_seconds=400).run(iter(_KILLS))
   assert not outcome.failed and not outcome.hung

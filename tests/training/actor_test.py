@@ -17,9 +17,9 @@ from tests.launch import counting_runs
 
 BINDINGS = [
   'Experiment.codec_fn = @Float32',
-  'Experiment.variables_period_seconds = 0.1',
+  'Experiment.variables_period_seconds = 0.2',
   # From then on it waits for news.
-  'Experiment.variables_limit_seconds = 0.5',
+  'Experiment.variables_limit_seconds = 1.0',
   'ReplayConfig.latents_capacity = 100_000',
 ]
 
@@ -68,13 +68,19 @@ class Learner:
       **values,
     )
 
-  def hear(self, steps, phase=freeze.Phase.DRAINING):
-    """Keeps publishing until an actor has said that it has taken so many agent steps."""
+  def hear(self, steps, phase=freeze.Phase.DRAINING, not_of=None):
+    """Keeps publishing until an actor has said that it has taken so many agent steps.
+
+    Args:
+      steps: in a stream.
+      phase: that is published.
+      not_of: stream whose words may still be on their way.
+    """
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
       self.publish(phase)
       for status in messages.receive(self.client):
-        if status.agent_steps >= steps:
+        if status.agent_steps >= steps and status.stream != not_of:
           return status
       time.sleep(0.05)
     raise AssertionError(f'no actor has taken {steps} agent steps')
@@ -92,20 +98,34 @@ def learner(root, monkeypatch):
     gin.clear_config()
 
 
-@pytest.mark.parametrize('is_same_encoder', [True, False])
-def test_rows_held_in_a_conversion_outlive_the_server(learner, is_same_encoder):
-  """But not the encoder that made them."""
+@pytest.mark.parametrize(
+  'is_same_encoder, next_phase',
+  [
+    (True, freeze.Phase.DRAINING),
+    (True, freeze.Phase.LATENTS),
+    (False, freeze.Phase.DRAINING),
+  ],
+)
+def test_rows_held_in_a_conversion_outlive_the_server(learner, is_same_encoder, next_phase):
+  """But not the encoder that made them. The server comes back with words from before the freeze."""
   learner.start_server(incarnation=1)
+  learner.publish(freeze.Phase.PIXELS)
+  words = messages.read(learner.client)._replace(fingerprint='', codec=b'')
   learner.publish(freeze.Phase.DRAINING)
   acting = actor.Actor(experiment.Experiment(), seed=0)
   thread = threading.Thread(target=acting.run, args=[learner.client], daemon=True)
   thread.start()
   before = learner.hear(steps=30)
   learner.start_server(incarnation=2)
-  if not is_same_encoder:
+  messages.publish(learner.client, words)
+  if is_same_encoder:
+    time.sleep(3)  # in which it could take these words for news
+    after = learner.hear(before.agent_steps + 30, next_phase)
+  else:
     learner.freeze_another()
-  after = learner.hear(steps=before.agent_steps + 30 if is_same_encoder else 30)
-  assert learner.client.server_info(timeout=20)['latents'].current_size == 0
+    after = learner.hear(30, next_phase, not_of=before.stream)
+  held = learner.client.server_info(timeout=20)['latents'].current_size
+  assert (held == 0) == (next_phase == freeze.Phase.DRAINING)
   learner.hear(after.agent_steps + 30, freeze.Phase.LATENTS)
   learner.publish(freeze.Phase.LATENTS, is_over=1)
   thread.join(300)
