@@ -171,8 +171,9 @@ def _within(
   """`dataset`, but an element that does not come in time, or an end, is an error.
 
   Reverb's dataset ends without a word when the rate limiter's time is up, and waits for ever for a
-  server that is gone. Only a second thread can give up waiting for it. That thread also reads
-  ahead: with `Dataset.prefetch` behind this one, dropping the iterator could take the whole limit.
+  server that is gone, some of that while its iterator is made. Only a second thread can give up
+  waiting for it. That thread also reads ahead: with `Dataset.prefetch` behind this one, dropping
+  the iterator could take the whole limit.
 
   Args:
     timeout_seconds: limit of each wait.
@@ -185,7 +186,7 @@ def _within(
   def elements():
     wanted, ready = queue.SimpleQueue(), queue.SimpleQueue()
     # A daemon, as it may be stuck in Reverb for ever when this generator has long given up.
-    reader = (iter(dataset), wanted, ready)
+    reader = (dataset, wanted, ready)
     threading.Thread(target=_fetch, args=reader, name='replay-reader', daemon=True).start()
     for _ in range(prefetch):
       wanted.put(True)
@@ -214,10 +215,13 @@ def _within(
   return limited.with_options(options)
 
 
-def _fetch(iterator, wanted, ready):
+def _fetch(dataset, wanted, ready):
   """Puts (element, error) into `ready` for each True in `wanted`; (None, None) at the end."""
+  iterator = None
   while wanted.get():
     try:
+      if iterator is None:
+        iterator = iter(dataset)
       ready.put((next(iterator, None), None))
     except Exception as error:  # whatever it is, the generator raises it
       ready.put((None, error))

@@ -67,6 +67,8 @@ def drain(
 
   Raises:
     TimeoutError: if the server does not answer in time; names it, the table and the counts.
+    ReplayServerError: if it does not answer when its table is opened for reading; end this process
+      then, which has begun to wait for what it must not read any more.
     ValueError: if `encode` returns another shape.
   """
   who, limit = f'Replay server {client.server_address}', max(1, int(timeout_seconds))
@@ -80,7 +82,7 @@ def drain(
 
   batches = _batches(client.server_address, config, items, wanted, batch_size, limit)
   items_read = read = done = 0
-  streams, reader = _Streams(writer_of), _Reader(batches)
+  streams, reader = _Streams(writer_of), _opened(batches, limit, f'{who}, table drain')
   writing = futures.Future()
   writing.set_result(0)
   with reader, futures.ThreadPoolExecutor(1) as thread:
@@ -104,6 +106,22 @@ def drain(
     done += writing.result()
   progress(done, done)
   return done
+
+
+def _opened(batches: tf.data.Dataset, limit: int, what: str) -> '_Reader':
+  """A reader, for which Reverb asks the server again, and may wait for ever.
+
+  Raises:
+    ReplayServerError: if that takes too long.
+  """
+  try:
+    return server.with_limit(lambda: _Reader(batches), limit, what)
+  except TimeoutError as error:
+    # Nothing ends that wait but this process, and it would read, and so delete, rows of a server
+    # that goes on, or takes the place of this one.
+    raise server.ReplayServerError(
+      f'{error} Stop this process and start it again by the same command.'
+    ) from error
 
 
 class _Reader:

@@ -1,8 +1,10 @@
 """Real replay servers in another process, so that nothing bypasses gRPC."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -61,6 +63,15 @@ class Servers:
   def stop_all(self):
     for port in list(self._ports):
       self.stop(f'localhost:{port}')
+
+  @contextlib.contextmanager
+  def silent(self):
+    """While this lasts no server answers."""
+    self._child.send_signal(signal.SIGSTOP)
+    try:
+      yield
+    finally:
+      self._child.send_signal(signal.SIGCONT)
 
   def end(self):
     self._child.stdin.close()

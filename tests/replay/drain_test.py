@@ -1,6 +1,7 @@
 """The conversion, on real servers in other processes: in order, exactly once, without a seam."""
 
 import collections
+import contextlib
 import dataclasses
 import math
 import os
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import numpy as np
 import psutil
 import pytest
+import reverb
 import tensorflow as tf
 
 from seer_tf.replay import drain as drain_lib
@@ -254,6 +256,25 @@ def test_items_of_several_streams_taken_by_someone_else_are_noticed(replay_serve
   writer = latents_writer(client, config)
   with pytest.raises(TimeoutError, match='of 800 rows read.* something else'):
     drain_lib.drain(client, config, None, encode_less, lambda _: writer, 3, timeout_seconds=1)
+
+
+def test_a_server_that_is_silent_when_its_rows_are_to_be_read(replay_servers, monkeypatch):
+  """No other attempt follows in this process: this one may still read when the server goes on."""
+  config = make_config()
+  client = reverb.Client(replay_servers.start(config))
+  write_pixels(client, config, play(config, [30]))
+  opened = drain_lib._Reader
+  with contextlib.ExitStack() as stack:
+
+    def opened_in_silence(batches):
+      stack.enter_context(replay_servers.silent())
+      return opened(batches)
+
+    monkeypatch.setattr(drain_lib, '_Reader', opened_in_silence)
+    with pytest.raises(server.ReplayServerError) as error:
+      drain_lib.drain(client, config, None, None, None, timeout_seconds=2)
+  text = str(error.value)
+  assert f'{client.server_address}, table drain: no answer within 2 s. Stop this process' in text
 
 
 def test_stacks_survive_the_eviction_of_their_older_frames(replay_servers):
