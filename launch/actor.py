@@ -23,9 +23,9 @@ def main():
   import tensorflow as tf
 
   from seer_tf.replay import server
-  from seer_tf.training import actor, experiment
+  from seer_tf.training import actor, experiment, leaving
 
-  processes.leave_on_sigterm()
+  leaving.on_signals()
   cli.parse_gin()
   seed = 100_000 * processes.SEED.value + 10 + _TASK.value
   tf.keras.utils.set_random_seed(seed)

@@ -76,7 +76,9 @@ def _unbound(error: Exception) -> str:
   bindings = ' '.join(
     f"--gin_bindings='{name}.{parameter} = ...'" for parameter in re.findall(r"'(\w+)'", missing)
   )
-  return f'{name} has parameters that nothing binds: give {bindings}'
+  # What is called here and now instead of where its parameters are known: @ControlEncoder().
+  too_early = f', or leave out the () of @{name}()' if f'@{name}()' in gin.config_str() else ''
+  return f'{name} has parameters that nothing binds: give {bindings}{too_early}'
 
 
 def _one_line(error: Exception) -> str:

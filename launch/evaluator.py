@@ -19,9 +19,9 @@ def main():
   import tensorflow as tf
 
   from seer_tf.replay import server
-  from seer_tf.training import evaluator, experiment
+  from seer_tf.training import evaluator, experiment, leaving
 
-  processes.leave_on_sigterm()
+  leaving.on_signals()
   cli.parse_gin()
   tf.keras.utils.set_random_seed(processes.SEED.value)
   evaluating = evaluator.Evaluator(

@@ -19,9 +19,9 @@ def main():
   import tensorflow as tf
 
   from seer_tf.replay import server
-  from seer_tf.training import checks, crew, experiment, loop
+  from seer_tf.training import checks, crew, experiment, leaving, loop
 
-  processes.leave_on_sigterm()
+  leaving.on_signals()
   cli.parse_gin()
   seed = processes.seed_of_start(_ROOT_DIR.value)
   tf.keras.utils.set_random_seed(seed)

@@ -1,10 +1,8 @@
-"""What the binaries of one run share: flags, the claim on a root_dir, the way to leave."""
+"""What the binaries of one run share: flags, and the claim on a root_dir."""
 
 import contextlib
 import fcntl
 import os
-import signal
-import sys
 
 from absl import flags
 import gin
@@ -40,11 +38,6 @@ def seed_of_start(root_dir: str) -> int:
   from seer_tf.training import checkpoints
 
   return (SEED.value + _SEEDS_OF_A_START * checkpoints.newest(root_dir)) % 2**31
-
-
-def leave_on_sigterm():
-  """A SIGTERM unwinds like Ctrl-C does: what is open is closed, what is not saved is saved."""
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 @contextlib.contextmanager

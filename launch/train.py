@@ -35,9 +35,9 @@ def main():
   # Imported here, so that --help and a bad flag answer at once.
   import tensorflow as tf
 
-  from seer_tf.training import experiment, loop
+  from seer_tf.training import experiment, leaving, loop
 
-  processes.leave_on_sigterm()
+  leaving.on_signals()
   cli.parse_gin()
   seed = processes.seed_of_start(_ROOT_DIR.value)
   tf.keras.utils.set_random_seed(seed)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from seer_tf.freezing import freeze
 from seer_tf.replay import messages
 from seer_tf.replay import server as replay_server
-from seer_tf.training import evaluation, records, subscription
+from seer_tf.training import evaluation, leaving, records, subscription
 from seer_tf.training import experiment as experiment_lib
 
 _POLL_SECONDS = 0.2
@@ -53,7 +53,8 @@ class Evaluator:
     try:
       while not self._is_done(seen.variables):
         try:
-          self._look(client, seen)
+          with leaving.by_signal():
+            self._look(client, seen)
         except subscription.SERVER_ERRORS as error:
           trouble.wait(error, progress=(seen.variables.version, len(self._records.evaluations)))
           seen.be_patient()

@@ -30,6 +30,7 @@ from seer_tf.training import (
   crew,
   encoding,
   faults,
+  leaving,
   link,
   publication,
   records,
@@ -159,7 +160,8 @@ class Run:
     """Lives, and goes on when the server was away."""
     while True:
       try:
-        self._live()
+        with leaving.by_signal():
+          self._live()
         return
       except subscription.SERVER_ERRORS as error:
         self._crew.abandon()

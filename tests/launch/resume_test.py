@@ -214,7 +214,8 @@ def test_an_embedded_server_goes_on_with_its_run(tmp_path, number):
     process.prints(r'pixels .* (8\d|9\d|10\d)/240 agent_steps')
     process.send_signal(number)
     start = time.monotonic()
-    assert process.wait(timeout=60) == (143 if number == signal.SIGTERM else -number)
+    expected = 143 if number == signal.SIGTERM else -number
+    assert process.wait(timeout=60) == expected, process.stderr[-3000:]
     assert time.monotonic() - start < 30
   process = forks.run(line)
   assert process.returncode == 0, process.stderr[-3000:]

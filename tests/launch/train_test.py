@@ -162,6 +162,7 @@ def one_line(process):
     (['Chain.parts = (@RandomCrop'], 'gin configuration'),
     (['Experiment.schedule_fn = "AtStep"'], "Experiment.schedule_fn is 'AtStep'; bind what makes"),
     (['Experiment.schedule_fn = @AtStep()'], 'no () behind'),
+    (['Experiment.lower_fn = @ControlEncoder()'], 'or leave out the () of @ControlEncoder()'),
     (['AtStep.freeze_at_agent_steps = "250"'], "is '250'; give a whole number"),
     (['Experiment.transfer_from = "/nowhere"'], 'no weights to transfer in /nowhere'),
     (['RandomCrop.image_size = 5'], 'image size 5 is too small'),
