@@ -165,7 +165,7 @@ class RowWriter:
 
   @property
   def is_whole(self) -> bool:
-    """Whether no signal has cut an `append` short; after that it takes no rows any more."""
+    """Whether no signal or error has cut an `append` short: after that it takes no rows."""
     return self._is_whole
 
   @property
@@ -197,7 +197,7 @@ class RowWriter:
       ValueError: as `append`.
     """
     if self._closed or not self._is_whole:
-      raise ValueError('The writer is closed; open another one for a new stream.')
+      raise ValueError('The writer is closed or was cut short; open another for a new stream.')
     count = len(rows.step_type)
     if rows.number is None:
       first = self._next_number

@@ -91,7 +91,8 @@ class Actor:
   def leave(self):
     """Delivers what was not delivered yet, and says good-bye; for a process that is told to end.
 
-    But not what it did during a conversion that still goes on: nobody else knows of that yet.
+    But not what it did during a conversion that still goes on: nobody else knows of that yet. Nor
+    what is left of a delivery that the signal has cut short, or while the server is away.
     """
     with contextlib.suppress(*subscription.SERVER_ERRORS):
       if self._writer is not None:
@@ -126,6 +127,7 @@ class Actor:
     self._say()
     next_look = time.monotonic() + period
     while not seen.variables.is_over:
+      leaving.check()
       if time.monotonic() >= next_look:
         self._look()
         next_look = time.monotonic() + period
@@ -146,9 +148,9 @@ class Actor:
     if self._writer is not None:
       if self._writes_pixels:
         self._held.clear()
-      self._writer.abandon()
-      self._following, self._newest = self._writer.next_number, self._seen.variables.version
-      self._writer = None
+      writer, self._writer = self._writer, None
+      self._following, self._newest = writer.next_number, self._seen.variables.version
+      writer.abandon()
 
   def _act(self):
     """Takes an agent step. Nothing is sent meanwhile, so that a loss never cuts one in two."""

@@ -2,7 +2,8 @@
 
 Python raises it between any two instructions. Where that is just inside one of TensorFlow's
 contexts, which then is never left, those around it raise errors of their own in its place (such as
-an AssertionError, "Nesting violated"), and nobody would know that the process was told to leave.
+an AssertionError, "Nesting violated"); where it is in a destructor or a callback of the garbage
+collector, it is dropped. Nobody would know that the process was told to leave.
 """
 
 import contextlib
@@ -31,9 +32,20 @@ def _exit() -> BaseException:
   return KeyboardInterrupt() if _told[0] == signal.SIGINT else SystemExit(128 + _told[0])
 
 
+def check():
+  """Raises a signal's exception if one has come: to be called often, as that may have been dropped.
+
+  Raises:
+    KeyboardInterrupt: after Ctrl-C.
+    SystemExit: after SIGTERM, with code 143.
+  """
+  if _told:
+    raise _exit()
+
+
 @contextlib.contextmanager
 def by_signal():
-  """After a signal every exception leaves this context as that signal's own.
+  """After a signal this context is left by that signal's exception, whatever happens in it.
 
   Raises:
     KeyboardInterrupt: after Ctrl-C.
@@ -45,3 +57,4 @@ def by_signal():
     if not _told:
       raise
     raise _exit() from error
+  check()

@@ -332,6 +332,7 @@ class Run:
     report_due = _Every(_REPORT_PERIOD, self._learned_agent_steps)
     evaluation_due = _Every(experiment.evaluation_period, self._learned_agent_steps)
     while not self._is_over:
+      leaving.check()
       with ledger.timed(phase):  # a schedule may take its time to look at the encoder
         if is_done(self._learned_agent_steps):
           break

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import queue
 import signal
 
 import hypothesis
@@ -263,18 +264,20 @@ def test_a_server_that_is_silent_when_its_rows_are_to_be_read(replay_servers, mo
   config = make_config()
   client = reverb.Client(replay_servers.start(config))
   write_pixels(client, config, play(config, [30]))
-  opened = drain_lib._Reader
+  opened, made = drain_lib._Reader, queue.SimpleQueue()
   with contextlib.ExitStack() as stack:
 
     def opened_in_silence(batches):
       stack.enter_context(replay_servers.silent())
-      return opened(batches)
+      made.put(opened(batches))
 
     monkeypatch.setattr(drain_lib, '_Reader', opened_in_silence)
     with pytest.raises(server.ReplayServerError) as error:
-      drain_lib.drain(client, config, None, None, None, timeout_seconds=2)
+      drain_lib.drain(client, config, None, None, None, timeout_seconds=8)
   text = str(error.value)
-  assert f'{client.server_address}, table drain: no answer within 2 s. Stop this process' in text
+  assert f'{client.server_address}, table drain: no answer within 8 s. Stop this process' in text
+  with made.get(timeout=300):  # once the server goes on
+    pass
 
 
 def test_stacks_survive_the_eviction_of_their_older_frames(replay_servers):

@@ -1,5 +1,6 @@
 """A process that is told to leave does, whatever becomes of the exception that tells it."""
 
+import contextlib
 import signal
 
 import pytest
@@ -37,6 +38,11 @@ def test_a_signal_is_what_leaves():
 def test_ctrl_c_is_what_leaves():
   with pytest.raises(KeyboardInterrupt), leaving.by_signal():
     replaced(signal.SIGINT)
+
+
+def test_a_signal_whose_exception_was_dropped_is_what_leaves():
+  with pytest.raises(SystemExit), leaving.by_signal(), contextlib.suppress(SystemExit):
+    signal.raise_signal(signal.SIGTERM)
 
 
 def test_other_errors_and_ignored_signals_are_left_alone():
