@@ -136,7 +136,6 @@ class Actor:
       else:
         self._act()
         self._deliver()
-    self._deliver()
     self._writer.close()
     self._say(is_leaving=1)
 
